@@ -1,0 +1,64 @@
+"""Name -> plug-in, found by listing a folder: adding one is one new file and nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Plug-ins of one kind, registered by the modules of one package.
+
+    Parameters
+    ----------
+    kind : str
+        What a plug-in is called in messages, e.g. ``"family"``.
+    package : str
+        Import path of the package whose modules register the plug-ins.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self._kind = kind
+        self._package = package
+        self._plugins: dict[str, T] = {}
+        self._listed = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that makes a plug-in known under `name`."""
+
+        def add(plugin: T) -> T:
+            self._plugins[name] = plugin
+            return plugin
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        """The plug-in called `name`; ValueError names the nearest one that exists."""
+        self._list_package()
+        if name not in self._plugins:
+            near = difflib.get_close_matches(str(name), self._plugins, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self._plugins))}."
+            raise ValueError(f"There is no {self._kind} {name!r}; {hint}")
+        return self._plugins[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._list_package()
+        return iter(sorted(self._plugins))
+
+    def __contains__(self, name: object) -> bool:
+        self._list_package()
+        return name in self._plugins
+
+    def _list_package(self) -> None:
+        if self._listed:
+            return
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self._package}.{module.name}")
+        self._listed = True
