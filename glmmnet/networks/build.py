@@ -1,0 +1,151 @@
+"""NeuralTerm -> NeuralBlock."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from glmmnet.errors import FormulaError
+from glmmnet.networks.block import Embeddings, NeuralBlock, perceptron
+from glmmnet.networks.options import NNOptions
+from glmmnet.networks.predictor import NeuralPredictor
+from glmmnet.typing import NeuralTerm
+
+Network = nn.Module | Callable[[int, int], nn.Module]
+
+
+def build_predictor(
+    terms: Sequence[NeuralTerm],
+    n_outputs: int,
+    defaults: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Network] | None = None,
+) -> NeuralPredictor:
+    """All blocks of a formula; see `build_block`.
+
+    Raises
+    ------
+    FormulaError
+        As `build_block`; also an entry of `networks` that no term uses.
+    """
+    used = {term.options.get("net") or (defaults or {}).get("net") or term.name for term in terms}
+    for name in networks or {}:
+        if name not in used:
+            raise FormulaError(f'networks={{{name!r}: ...}} is used by no nn() term; write nn(..., net="{name}").')
+    return NeuralPredictor([build_block(term, n_outputs, defaults, networks) for term in terms])
+
+
+def build_block(
+    term: NeuralTerm,
+    n_outputs: int,
+    defaults: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Network] | None = None,
+) -> NeuralBlock:
+    """A fresh block for one term; its weights come from torch's global generator.
+
+    Parameters
+    ----------
+    term : NeuralTerm
+        Its `x` gives the standardisation: mean and sd of each column, of a constant column sd 1.
+    n_outputs : int
+        C.
+    defaults : mapping or None
+        Options for all blocks, ``nn=dict(...)``; those of the term override them.
+    networks : mapping or None
+        {name: Module or factory(n_inputs, n_outputs)}. The one that ``net=`` or the term's name names takes the place
+        of the layers. A module is copied: fitting never changes the user's.
+
+    Raises
+    ------
+    FormulaError
+        A wrong option; ``net=`` that is not in `networks`; a network whose output is not (n, C).
+    """
+    options = NNOptions.resolve(defaults, term.options)
+    mean, sd = _standardisation(term.x)
+    embeddings = None
+    n_inputs = term.x.shape[1]
+    embedded = options.embed is not None and bool(term.categorical)
+    if "embed" in term.options and options.embed is not None and not embedded:
+        raise FormulaError(f"{term.label}: embed={options.embed} needs a categorical input, there is none.")
+    if options.embed is not None and embedded:
+        for start, stop in term.categorical:
+            mean[start:stop], sd[start:stop] = 0.0, 1.0
+        embeddings = Embeddings(n_inputs, term.categorical, options.embed)
+        n_inputs = embeddings.n_outputs
+    network = _named_network(term, options, networks)
+    if network is None:
+        body: nn.Module = perceptron(n_inputs, n_outputs, options)
+        sizes = "-".join(map(str, (n_inputs, *options.layers, n_outputs)))
+        parts = [f"{sizes} {options.activation}" if options.layers else sizes]
+        parts += [f"dropout={options.dropout:g}"] if options.layers and options.dropout else []
+    else:
+        body = _user_body(term, network, n_inputs, n_outputs)
+        parts = [f"{n_inputs}-{n_outputs} {type(body).__name__}"]
+    parts += [f"embed={options.embed}"] if embedded else []
+    parts += [f"l2={_scientific(options.weight_decay)}"] if options.weight_decay else []
+    block = NeuralBlock(mean, sd, embeddings, body, options, ", ".join(parts))
+    if network is not None:
+        _check_output(term, block, n_outputs)
+    return block
+
+
+def _standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = x.mean(axis=0, dtype=np.float64)
+    sd = x.std(axis=0, dtype=np.float64)
+    # rounding leaves a constant column an sd of the order of its size times the float32 epsilon
+    constant = sd <= 1e-6 * np.abs(mean)
+    return mean, np.where(constant, 1.0, sd)
+
+
+def _named_network(
+    term: NeuralTerm, options: NNOptions, networks: Mapping[str, Network] | None
+) -> Network | None:
+    name = options.net or term.name
+    network = (networks or {}).get(name)
+    if network is None:
+        if options.net is not None:
+            known = ", ".join(sorted(networks or {})) or "none"
+            raise FormulaError(f"{term.label}: net={name!r} is not in networks= (there: {known}).")
+        return None
+    for option in ("layers", "activation", "dropout"):
+        if option in term.options:
+            raise FormulaError(f"{term.label}: {option}= has no effect, the network {name!r} is used; leave it out.")
+    return network
+
+
+def _user_body(term: NeuralTerm, network: Network, n_inputs: int, n_outputs: int) -> nn.Module:
+    body = copy.deepcopy(network) if isinstance(network, nn.Module) else network(n_inputs, n_outputs)
+    if not isinstance(body, nn.Module):
+        raise FormulaError(
+            f"{term.label}: the factory in networks= returned {type(body).__name__}; return a torch.nn.Module."
+        )
+    return body.to(torch.float32)
+
+
+def _check_output(term: NeuralTerm, block: NeuralBlock, n_outputs: int) -> None:
+    """Two rows through a user's network, in eval mode, must give (2, C)."""
+    rows = torch.as_tensor(np.resize(term.x, (2, term.x.shape[1])))
+    training = block.training
+    block.eval()
+    with torch.no_grad():
+        try:
+            out = block(rows)
+        except RuntimeError as error:
+            raise FormulaError(
+                f"{term.label}: the network does not take {term.x.shape[1]} input columns: {error}"
+            ) from error
+    block.train(training)
+    shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+    if shape != (2, n_outputs):
+        raise FormulaError(
+            f"{term.label}: from 2 rows the network makes {shape}; it must make (2, {n_outputs}), one column for "
+            "each linear predictor."
+        )
+
+
+def _scientific(value: float) -> str:
+    return np.format_float_scientific(value, trim="-", exp_digits=1)

@@ -1,0 +1,107 @@
+"""How an nn() block is built: documented options, defaults, checks."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import nn
+
+from glmmnet.errors import FormulaError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+@dataclass(frozen=True)
+class NNOptions:
+    """Options of one nn() block.
+
+    Parameters
+    ----------
+    layers : tuple of int
+        Widths of the hidden layers; one whole number stands for one layer, ``()`` for a linear block.
+    activation : {"elu", "gelu", "relu", "silu", "softplus", "tanh"}
+        After each hidden layer.
+    dropout : float
+        Probability in [0, 1) with which a hidden unit is left out in training.
+    weight_decay : float
+        Decoupled L2 penalty of the optimiser (AdamW), not negative.
+    net : str or None
+        Name of the user's network that takes the place of the layers.
+    embed : int or None
+        Columns of the embedding that each categorical input goes through; None feeds the one-hot columns.
+
+    Raises
+    ------
+    FormulaError
+        A value outside what is allowed.
+    """
+
+    layers: tuple[int, ...] = (64, 32)
+    activation: str = "silu"
+    dropout: float = 0.0
+    weight_decay: float = 1e-4
+    net: str | None = None
+    embed: int | None = None
+
+    def __post_init__(self) -> None:
+        widths = (self.layers,) if _is_whole(self.layers) else self.layers
+        if not (isinstance(widths, tuple | list) and all(_is_whole(w) and w >= 1 for w in widths)):
+            raise _refuse("layers", self.layers, "widths of at least 1, e.g. layers=(64, 32)")
+        object.__setattr__(self, "layers", tuple(widths))
+        if self.activation not in ACTIVATIONS:
+            raise _refuse("activation", self.activation, f"one of {', '.join(sorted(ACTIVATIONS))}")
+        if not (_is_number(self.dropout) and 0.0 <= self.dropout < 1.0):
+            raise _refuse("dropout", self.dropout, "a probability from 0 to below 1")
+        if not (_is_number(self.weight_decay) and 0.0 <= self.weight_decay < math.inf):
+            raise _refuse("weight_decay", self.weight_decay, "a number that is not negative, e.g. 1e-4")
+        if not (self.net is None or isinstance(self.net, str)):
+            raise _refuse("net", self.net, "the name of an entry of networks=")
+        if not (self.embed is None or (_is_whole(self.embed) and self.embed >= 1)):
+            raise _refuse("embed", self.embed, "a number of columns of at least 1")
+
+    @classmethod
+    def resolve(cls, defaults: Mapping[str, Any] | None, inline: Mapping[str, Any]) -> NNOptions:
+        """Options written in the formula over those of ``nn=`` over the built-in ones.
+
+        Parameters
+        ----------
+        defaults : mapping or None
+            The user's ``nn=dict(...)``.
+        inline : mapping
+            ``NeuralTerm.options``.
+
+        Raises
+        ------
+        FormulaError
+            An unknown option, or a value outside what is allowed.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in (*(defaults or {}), *inline):
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+                raise FormulaError(f"nn() has no option {name!r}; {hint}")
+        return cls(**{**(defaults or {}), **inline})
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse(name: str, value: object, allowed: str) -> FormulaError:
+    return FormulaError(f"nn(): {name}={value!r}; write {allowed}.")
