@@ -17,10 +17,10 @@ VERSION = "0.0.3"
 ROWS = 50_000
 SEED = 2013
 TARGET = Path("glmmnet/datasets/flights.csv.gz")
-COLUMNS = (
-    "late arr_delay month day sched_dep_time carrier flight tailnum origin dest distance "
-    "plane_year seats temp wind_speed precip visib"
-).split()
+COLUMNS = [
+    *("late", "arr_delay", "month", "day", "sched_dep_time", "carrier", "flight", "tailnum"),
+    *("origin", "dest", "distance", "plane_year", "seats", "temp", "wind_speed", "precip", "visib"),
+]
 
 
 def source_folder() -> Path:
@@ -53,6 +53,7 @@ def build(folder: Path) -> pd.DataFrame:
 
 
 def main() -> None:
+    """Write the file and print its figures."""
     table = build(source_folder())
     # A fixed time stamp keeps the file the same from run to run.
     table.to_csv(TARGET, index=False, lineterminator="\n", compression={"method": "gzip", "mtime": 0})
