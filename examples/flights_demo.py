@@ -1,7 +1,7 @@
 """Which flights arrive late? A network for time and weather, random effects for plane, airport, airline, day.
 
-Run: python examples/flights_demo.py [rows]. Fits four fifths of the 50,000 flights, predicts the rest, and writes
-the summary and pictures to demo_output/. `rows` takes a random part of them, for a quick look.
+Run: python examples/flights_demo.py [rows]. Fits four fifths of the 50,000 flights, predicts the rest and
+writes the summary and pictures to demo_output/. `rows` takes a random part of them, for a quick look.
 """
 
 import sys
