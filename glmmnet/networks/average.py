@@ -31,7 +31,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """average <- decay * average + (1 - decay) * weights of `module`."""
+        """Move the average: decay * average + (1 - decay) * weights of `module`."""
         self._lerp(self._average, _values(module), 0)
 
     @torch.no_grad()

@@ -30,14 +30,17 @@ class Embeddings(nn.Module):
         self.register_buffer("plain", plain, persistent=False)
         self.ranges = tuple(ranges)
         self.n_outputs = len(plain) + width * len(self.ranges)
-        self.tables = nn.ModuleList(nn.Linear(stop - start, width, bias=False) for start, stop in ranges)
-        for table in self.tables:
+        tables = [nn.Linear(stop - start, width, bias=False) for start, stop in ranges]
+        for table in tables:
             nn.init.normal_(table.weight)
+        self.tables = nn.ModuleList(tables)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (n, d) -> (n, columns left + width * variables)."""
-        columns = [table(x[:, start:stop]) for table, (start, stop) in zip(self.tables, self.ranges, strict=True)]
-        return torch.cat([x.index_select(1, self.plain), *columns], dim=1)
+        """Columns that are not embedded, then the embeddings: x (n, d) -> (n, h)."""
+        columns = [x.index_select(1, self.plain)]
+        for table, (start, stop) in zip(self.tables, self.ranges, strict=True):
+            columns.append(table(x[:, start:stop]))
+        return torch.cat(columns, dim=1)
 
 
 class NeuralBlock(nn.Module):
@@ -81,7 +84,7 @@ class NeuralBlock(nn.Module):
         self._description = description
 
     def forward(self, x: Tensor) -> Tensor:
-        """f (n, C) at raw inputs x (n, d), float32."""
+        """Linear predictors (n, C) at raw inputs x (n, d), float32."""
         out: Tensor = self.body(self._inputs(x))
         return out
 
@@ -90,9 +93,10 @@ class NeuralBlock(nn.Module):
 
         None where the body is a user's network that does not end in a linear layer.
         """
-        if not (isinstance(self.body, nn.Sequential) and len(self.body) and isinstance(self.body[-1], nn.Linear)):
+        body = self.body
+        if not (isinstance(body, nn.Sequential) and len(body) and isinstance(body[-1], nn.Linear)):
             return None
-        hidden: Tensor = self.body[:-1](self._inputs(x))
+        hidden: Tensor = body[:-1](self._inputs(x))
         return hidden
 
     def describe(self) -> str:

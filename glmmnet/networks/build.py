@@ -35,7 +35,9 @@ def build_predictor(
     used = {term.options.get("net") or (defaults or {}).get("net") or term.name for term in terms}
     for name in networks or {}:
         if name not in used:
-            raise FormulaError(f'networks={{{name!r}: ...}} is used by no nn() term; write nn(..., net="{name}").')
+            raise FormulaError(
+                f'networks= has {name!r}, which no nn() term uses; write nn(..., net="{name}").'
+            )
     return NeuralPredictor([build_block(term, n_outputs, defaults, networks) for term in terms])
 
 
@@ -56,8 +58,8 @@ def build_block(
     defaults : mapping or None
         Options for all blocks, ``nn=dict(...)``; those of the term override them.
     networks : mapping or None
-        {name: Module or factory(n_inputs, n_outputs)}. The one that ``net=`` or the term's name names takes the place
-        of the layers. A module is copied: fitting never changes the user's.
+        {name: Module or factory(n_inputs, n_outputs)}. The one that ``net=``, or else the term's name, names takes
+        the place of the layers. A module is copied: fitting never changes the user's.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def _named_network(
         return None
     for option in ("layers", "activation", "dropout"):
         if option in term.options:
-            raise FormulaError(f"{term.label}: {option}= has no effect, the network {name!r} is used; leave it out.")
+            raise FormulaError(f"{term.label}: the network {name!r} is used; leave {option}= out.")
     return network
 
 
@@ -121,7 +123,7 @@ def _user_body(term: NeuralTerm, network: Network, n_inputs: int, n_outputs: int
     body = copy.deepcopy(network) if isinstance(network, nn.Module) else network(n_inputs, n_outputs)
     if not isinstance(body, nn.Module):
         raise FormulaError(
-            f"{term.label}: the factory in networks= returned {type(body).__name__}; return a torch.nn.Module."
+            f"{term.label}: the factory in networks= made a {type(body).__name__}; make a torch.nn.Module."
         )
     return body.to(torch.float32)
 
@@ -142,8 +144,8 @@ def _check_output(term: NeuralTerm, block: NeuralBlock, n_outputs: int) -> None:
     shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
     if shape != (2, n_outputs):
         raise FormulaError(
-            f"{term.label}: from 2 rows the network makes {shape}; it must make (2, {n_outputs}), one column for "
-            "each linear predictor."
+            f"{term.label}: from 2 rows the network makes {shape}; it must make (2, {n_outputs}), one column "
+            "for each linear predictor."
         )
 
 

@@ -55,8 +55,8 @@ class NNOptions:
     embed: int | None = None
 
     def __post_init__(self) -> None:
-        widths = (self.layers,) if _is_whole(self.layers) else self.layers
-        if not (isinstance(widths, tuple | list) and all(_is_whole(w) and w >= 1 for w in widths)):
+        widths = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
+        if not all(_is_whole(w) and w >= 1 for w in widths):
             raise _refuse("layers", self.layers, "widths of at least 1, e.g. layers=(64, 32)")
         object.__setattr__(self, "layers", tuple(widths))
         if self.activation not in ACTIVATIONS:

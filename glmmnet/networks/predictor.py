@@ -26,7 +26,7 @@ class NeuralPredictor(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, xs: Sequence[Tensor]) -> Tensor:
-        """f (n, C) at the blocks' raw inputs, each (n, d), float32."""
+        """Sum of the blocks (n, C) at their raw inputs, each (n, d), float32."""
         if len(xs) != len(self.blocks):
             raise ValueError(f"There are {len(self.blocks)} blocks, but inputs for {len(xs)}.")
         total: Tensor = self.blocks[0](xs[0])
@@ -35,7 +35,7 @@ class NeuralPredictor(nn.Module):
         return total
 
     def predict(self, xs: Sequence[Tensor], batch: int = 65536) -> Tensor:
-        """f (n, C), float64, in eval mode and without a gradient; the mode is restored afterwards.
+        """Sum of the blocks (n, C), float64, in eval mode, without a gradient; the modes are restored.
 
         Parameters
         ----------

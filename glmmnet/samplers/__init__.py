@@ -1,7 +1,7 @@
 """Samplers: draws from exp(logdensity). They know no families, terms or networks.
 
-``SAMPLERS["nuts"](max_tree_depth=8)`` makes one; every module of this folder registers its own. They use torch's
-global random generator and never seed it.
+``SAMPLERS["nuts"](max_tree_depth=8)`` makes one; every module of this folder registers its own. They use
+torch's global random generator and never seed it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from glmmnet.typing import Draws, SamplerState
 
-
 STATISTICS: dict[str, type] = {
     "diverging": bool,
     "energy": float,
@@ -38,7 +37,8 @@ class Transition(NamedTuple):
 class Kernel(Protocol):
     """A Markov kernel that tunes its step size over the first `warmup_steps` transitions."""
 
-    step_size: float
+    @property
+    def step_size(self) -> float: ...
 
     def setup(self, warmup_steps: int) -> None: ...
 
@@ -79,8 +79,7 @@ def run_chain(kernel: Kernel, state: SamplerState, draws: int, warmup: int) -> D
     if kept:
         position = kept[-1].u
     u = torch.stack([t.u for t in kept]) if kept else state.u.new_empty((0, len(state.u)))
-    stats = {
-        name: np.array([getattr(t, name) for t in kept], dtype=kind)
-        for name, kind in STATISTICS.items()
+    stats: dict[str, np.ndarray] = {
+        name: np.array([getattr(t, name) for t in kept], dtype=kind) for name, kind in STATISTICS.items()
     }
     return Draws(u, stats, SamplerState(position.clone(), float(kernel.step_size)))

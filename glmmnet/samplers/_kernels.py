@@ -1,10 +1,10 @@
-"""Pyro's HMC and NUTS kernels with their transitions written on one flat vector and Python floats.
+"""Pyro's HMC and NUTS with their transitions written on one flat vector and Python floats.
 
-Set-up of the mass matrix, step-size search and dual averaging are Pyro's. Its transitions are not used: a leapfrog
-there goes through autograd, dictionaries of sites and `pyro.sample`, which costs many times what the step itself
-does. The random numbers are drawn in Pyro's order, so that from the same generator state the NUTS draws are Pyro's.
+Step-size search, dual averaging and the schedule of the warmup are Pyro's. Its transitions are not used: a
+leapfrog there goes through autograd, dictionaries of sites and `pyro.sample`, which costs many times what the
+step itself does. Random numbers are drawn in Pyro's order: from the same generator state the draws are Pyro's.
 
-This module imports Pyro; import it only when a sampler runs.
+This module imports Pyro; it is itself imported when a sampler first runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from glmmnet.errors import FitError
 from glmmnet.samplers._chain import Transition
 from glmmnet.typing import LogDensity, SamplerState
 
-# energy error beyond which a trajectory counts as diverging (Stan's, PyMC's and Pyro's value)
+# energy error beyond which a trajectory counts as diverging (the value of Stan, PyMC and Pyro)
 MAX_ENERGY_ERROR = 1000.0
 
 
 class Point(NamedTuple):
-    """A point of phase space. `gradient` is of the log density; `energy` = -log density + `kinetic`."""
+    """A point of phase space; `gradient` is that of the log density, `energy` is `kinetic` - `lp`."""
 
     u: Tensor
     momentum: Tensor
@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """A subtrajectory: its two ends, the state proposed from it and sums over its states."""
+    """A subtrajectory: its two ends, the point proposed from it, sums over its points."""
 
     left: Point
     right: Point
@@ -50,7 +50,7 @@ class Tree(NamedTuple):
 
 
 class _Potential(torch.autograd.Function):
-    """Minus the log density; the analytic gradient is kept from the forward pass."""
+    """Minus the log density, for Pyro's step-size search; the forward pass keeps the analytic gradient."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, logdensity: LogDensity) -> Tensor:
@@ -64,99 +64,110 @@ class _Potential(torch.autograd.Function):
         return -upstream[0] * gradient, None
 
 
-class FlatHMC(HMC):  # type: ignore[misc]
-    """Pyro's HMC on one flat vector, with the number of leapfrogs bounded.
+class FlatKernel(HMC):
+    """What both kernels share: the chain's present point, its set-up, momenta, step-size adaptation.
 
     Parameters
     ----------
     logdensity : LogDensity
     state : SamplerState
-        With a step size: used as it is, or as the start of the tuning. Without: searched for.
+        Where the chain starts. Its step size is used as it is, or tuned further if there is a warmup; one is
+        searched for if it has none.
     warmup : int
         Transitions that tune the step size.
     target_accept : float
         Mean acceptance probability that the tuning aims at.
-    trajectory_length : float
-    max_steps : int
-        Most leapfrogs a transition.
+    **options
+        Of Pyro's kernel.
     """
 
     def __init__(
-        self,
-        logdensity: LogDensity,
-        state: SamplerState,
-        warmup: int,
-        target_accept: float,
-        trajectory_length: float,
-        max_steps: int,
+        self, logdensity: LogDensity, state: SamplerState, warmup: int, target_accept: float, **options: Any
     ) -> None:
-        super().__init__(**_settings(logdensity, state, warmup, target_accept), trajectory_length=trajectory_length)
+        super().__init__(
+            potential_fn=lambda sites: _Potential.apply(sites["u"], logdensity),
+            step_size=1.0 if state.step_size is None else state.step_size,
+            adapt_step_size=warmup > 0 or state.step_size is None,
+            adapt_mass_matrix=False,
+            target_accept_prob=target_accept,
+            **options,
+        )
         self.initial_params = {"u": state.u.detach()}
         self._logdensity = logdensity
-        self._max_steps = max_steps
-
-    @property
-    def num_steps(self) -> int:
-        """Leapfrogs a transition at the present step size."""
-        return min(self._max_steps, int(super().num_steps))
+        self._uniform_buffer = torch.empty((), dtype=torch.float64)
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Evaluate the start, search a step size unless one is given; FitError at a non-finite start."""
-        _setup(self, warmup_steps)
+        """Evaluate the start and search a step size if there is none to go by.
+
+        Raises
+        ------
+        FitError
+            The log density or its gradient is not finite at the start.
+        """
+        u = self.initial_params["u"]
+        value, gradient = self._logdensity(u)
+        n_bad = int((~torch.isfinite(gradient)).sum())
+        if n_bad or not math.isfinite(value):
+            raise FitError(
+                f"At the sampler's starting point the log density is {float(value)} and {n_bad} of the "
+                f"{len(u)} entries of its gradient are not finite; start where both are."
+            )
+        self._point = Point(u, torch.zeros_like(u), gradient, float(value), 0.0, -float(value))
+        self._n_warmup = warmup_steps
+        self._warmup_steps = warmup_steps
+        # Pyro's adapter takes dtype and device from the cached potential
+        self._cache(self.initial_params, -value, {"u": -gradient})
+        self._initialize_adapter()
+
+    def _fresh_momentum(self) -> Point:
+        point = self._point
+        momentum = torch.randn_like(point.u)
+        kinetic = 0.5 * torch.dot(momentum, momentum).item()
+        return Point(point.u, momentum, point.gradient, point.lp, kinetic, kinetic - point.lp)
+
+    def _uniform(self) -> float:
+        return self._uniform_buffer.uniform_().item()
+
+    def _move(self, point: Point, diverging: bool, depth: int, n_steps: int, accept: float) -> Transition:
+        """Go to `point`; during warmup let Pyro's dual averaging see the acceptance probability."""
+        self._point = point
+        step_size = float(self.step_size)
+        self._t += 1
+        if self._t <= self._n_warmup:
+            self._adapter.step(self._t, None, torch.tensor(accept))
+        return Transition(point.u, diverging, point.energy, depth, n_steps, accept, point.lp, step_size)
+
+
+class FlatHMC(FlatKernel):
+    """Pyro's HMC on one flat vector; `max_steps` bounds the leapfrogs a transition (1: Langevin)."""
+
+    def __init__(self, *args: Any, max_steps: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._max_steps = max_steps
 
     def transition(self) -> Transition:
-        """One trajectory of `num_steps` leapfrogs and its Metropolis step."""
-        start = end = _fresh_momentum(self._point)
-        steps = self.num_steps
-        for _ in range(steps):
+        """One trajectory of the set length, accepted or not by its energy error."""
+        start = end = self._fresh_momentum()
+        n_steps = min(self.num_steps, self._max_steps)
+        for _ in range(n_steps):
             end = leapfrog(self._logdensity, end, self.step_size)
         error = end.energy - start.energy
         accept = math.exp(-max(error, 0.0))
-        if float(torch.rand((), dtype=torch.float64)) < accept:
-            self._point = end
-        _adapt(self, accept)
-        return _record(self, error > MAX_ENERGY_ERROR, 0, steps, accept)
+        kept = end if self._uniform() < accept else start
+        return self._move(kept, error > MAX_ENERGY_ERROR, 0, n_steps, accept)
 
 
-class FlatNUTS(NUTS):  # type: ignore[misc]
+class FlatNUTS(FlatKernel, NUTS):
     """Pyro's multinomial NUTS on one flat vector.
-
-    Parameters
-    ----------
-    logdensity : LogDensity
-    state : SamplerState
-        With a step size: used as it is, or as the start of the tuning. Without: searched for.
-    warmup : int
-        Transitions that tune the step size.
-    target_accept : float
-        Mean acceptance probability that the tuning aims at.
-    max_tree_depth : int
-        Most doublings a transition.
 
     References
     ----------
     Hoffman, Gelman (2014), JMLR 15, 1593-1623; Betancourt (2017), arXiv:1701.02434, appendix A.
     """
 
-    def __init__(
-        self,
-        logdensity: LogDensity,
-        state: SamplerState,
-        warmup: int,
-        target_accept: float,
-        max_tree_depth: int,
-    ) -> None:
-        super().__init__(**_settings(logdensity, state, warmup, target_accept), max_tree_depth=max_tree_depth)
-        self.initial_params = {"u": state.u.detach()}
-        self._logdensity = logdensity
-
-    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Evaluate the start, search a step size unless one is given; FitError at a non-finite start."""
-        _setup(self, warmup_steps)
-
     def transition(self) -> Transition:
-        """Double the trajectory until it turns, diverges or reaches the greatest depth; propose from it."""
-        start = _fresh_momentum(self._point)
+        """Double the trajectory until it turns, diverges or is as deep as allowed; propose from all of it."""
+        start = self._fresh_momentum()
         self._start_energy = start.energy
         left = right = proposal = start
         momentum_sum = start.momentum
@@ -164,8 +175,9 @@ class FlatNUTS(NUTS):  # type: ignore[misc]
         n_steps = depth = 0
         diverging = False
         while depth < self._max_tree_depth:
-            forward = bool(torch.bernoulli(_HALF))
-            tree = self._grow(right if forward else left, self.step_size if forward else -self.step_size, depth)
+            forward = self._uniform() < 0.5
+            step_size = self.step_size if forward else -self.step_size
+            tree = self._grow(right if forward else left, step_size, depth)
             depth += 1
             acceptance_sum += tree.acceptance_sum
             n_steps += tree.n_steps
@@ -176,16 +188,13 @@ class FlatNUTS(NUTS):  # type: ignore[misc]
                 right = tree.right
             else:
                 left = tree.left
-            if float(torch.rand((), dtype=torch.float64)) < math.exp(min(tree.log_weight - log_weight, 0.0)):
+            if self._uniform() < math.exp(min(tree.log_weight - log_weight, 0.0)):
                 proposal = tree.proposal
             momentum_sum = momentum_sum + tree.momentum_sum
             if is_turning(left, right, momentum_sum):
                 break
             log_weight = _logaddexp(log_weight, tree.log_weight)
-        self._point = proposal
-        accept = acceptance_sum / n_steps
-        _adapt(self, accept)
-        return _record(self, diverging, depth, n_steps, accept)
+        return self._move(proposal, diverging, depth, n_steps, acceptance_sum / n_steps)
 
     def _grow(self, end: Point, step_size: float, depth: int) -> Tree:
         """A subtree of 2^depth leapfrogs from `end`, in the direction of the sign of `step_size`."""
@@ -193,15 +202,17 @@ class FlatNUTS(NUTS):  # type: ignore[misc]
             point = leapfrog(self._logdensity, end, step_size)
             error = point.energy - self._start_energy
             accept = math.exp(-max(error, 0.0))
-            diverging = error > MAX_ENERGY_ERROR
-            return Tree(point, point, point, point.momentum, -error, False, diverging, accept, 1)
+            return Tree(
+                point, point, point, point.momentum, -error, False, error > MAX_ENERGY_ERROR, accept, 1
+            )
         near = self._grow(end, step_size, depth - 1)
         if near.turning or near.diverging:
             return near
-        far = self._grow(near.right if step_size > 0 else near.left, step_size, depth - 1)
+        forward = step_size > 0
+        far = self._grow(near.right if forward else near.left, step_size, depth - 1)
         log_weight = _logaddexp(near.log_weight, far.log_weight)
-        take_far = torch.bernoulli(torch.tensor(math.exp(far.log_weight - log_weight), dtype=torch.float64))
-        left, right = (near.left, far.right) if step_size > 0 else (far.left, near.right)
+        take_far = self._uniform() < math.exp(far.log_weight - log_weight)
+        left, right = (near.left, far.right) if forward else (far.left, near.right)
         momentum_sum = near.momentum_sum + far.momentum_sum
         return Tree(
             left,
@@ -216,17 +227,14 @@ class FlatNUTS(NUTS):  # type: ignore[misc]
         )
 
 
-_HALF = torch.tensor(0.5, dtype=torch.float64)
-
-
 def leapfrog(logdensity: LogDensity, start: Point, step_size: float) -> Point:
-    """One leapfrog with unit mass; a point whose density or gradient is not finite has infinite energy."""
+    """One leapfrog with unit mass; where density or gradient is not finite the energy is infinite."""
     momentum = torch.add(start.momentum, start.gradient, alpha=0.5 * step_size)
     u = torch.add(start.u, momentum, alpha=step_size)
     value, gradient = logdensity(u)
     momentum = torch.add(momentum, gradient, alpha=0.5 * step_size)
-    lp = float(value)
-    kinetic = 0.5 * float(torch.dot(momentum, momentum))
+    lp = value.item()
+    kinetic = 0.5 * torch.dot(momentum, momentum).item()
     energy = kinetic - lp
     return Point(u, momentum, gradient, lp, kinetic, energy if math.isfinite(energy) else math.inf)
 
@@ -234,62 +242,12 @@ def leapfrog(logdensity: LogDensity, start: Point, step_size: float) -> Point:
 def is_turning(left: Point, right: Point, momentum_sum: Tensor) -> bool:
     """Whether the trajectory from `left` to `right` begins to come back (Betancourt 2017, A.4.2).
 
-    The sum counts both ends by half, which lets the check hold for short trajectories.
+    As in Pyro, the sum of the momenta counts each end by half.
     """
-    across = float(torch.dot(left.momentum, right.momentum))
-    if float(torch.dot(left.momentum, momentum_sum)) <= left.kinetic + 0.5 * across:
+    across = torch.dot(left.momentum, right.momentum).item()
+    if torch.dot(left.momentum, momentum_sum).item() <= left.kinetic + 0.5 * across:
         return True
-    return float(torch.dot(right.momentum, momentum_sum)) <= right.kinetic + 0.5 * across
-
-
-def _settings(logdensity: LogDensity, state: SamplerState, warmup: int, target_accept: float) -> dict[str, Any]:
-    """What both kernels hand to Pyro: a unit mass matrix, a step size tuned only if there is reason to."""
-    return {
-        "potential_fn": lambda sites: _Potential.apply(sites["u"], logdensity),
-        "step_size": 1.0 if state.step_size is None else state.step_size,
-        "adapt_step_size": warmup > 0 or state.step_size is None,
-        "adapt_mass_matrix": False,
-        "target_accept_prob": target_accept,
-    }
-
-
-def _setup(kernel: FlatHMC | FlatNUTS, warmup_steps: int) -> None:
-    u = kernel.initial_params["u"]
-    value, gradient = kernel._logdensity(u)
-    if not (math.isfinite(value) and bool(torch.isfinite(gradient).all())):
-        raise FitError(
-            f"The log density at the sampler's starting point is {float(value)} and {_count_bad(gradient)} of its "
-            f"gradient's {len(u)} entries are not finite; start from a point where both are."
-        )
-    kernel._point = Point(u, torch.zeros_like(u), gradient, float(value), 0.0, -float(value))
-    kernel._warmup_steps = warmup_steps
-    # Pyro reads dtype and device off the potential, and starts its search from it
-    kernel._cache(kernel.initial_params, -value, {"u": -gradient})
-    kernel._initialize_adapter()
-
-
-def _count_bad(gradient: Tensor) -> int:
-    return int((~torch.isfinite(gradient)).sum())
-
-
-def _fresh_momentum(point: Point) -> Point:
-    momentum = torch.randn_like(point.u)
-    kinetic = 0.5 * float(torch.dot(momentum, momentum))
-    return point._replace(momentum=momentum, kinetic=kinetic, energy=kinetic - point.lp)
-
-
-def _adapt(kernel: FlatHMC | FlatNUTS, accept: float) -> None:
-    """Count the transition; during warmup let Pyro's dual averaging see its acceptance probability."""
-    kernel._t += 1
-    if kernel._t <= kernel._warmup_steps:
-        kernel._adapter.step(kernel._t, None, torch.tensor(accept))
-
-
-def _record(kernel: FlatHMC | FlatNUTS, diverging: bool, depth: int, n_steps: int, accept: float) -> Transition:
-    point = kernel._point
-    return Transition(
-        point.u, diverging, point.energy, depth, n_steps, accept, point.lp, float(kernel.step_size)
-    )
+    return torch.dot(right.momentum, momentum_sum).item() <= right.kinetic + 0.5 * across
 
 
 def _logaddexp(a: float, b: float) -> float:

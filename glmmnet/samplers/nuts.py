@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from glmmnet.samplers import SAMPLERS
 from glmmnet.samplers._chain import run_chain
@@ -31,7 +30,7 @@ class NUTS:
 
     max_tree_depth: int = 8
     target_accept: float = 0.8
-    name: ClassVar[str] = "nuts"
+    name = "nuts"
 
     def __post_init__(self) -> None:
         check_int("max_tree_depth", self.max_tree_depth)
@@ -49,5 +48,5 @@ class NUTS:
         """
         from glmmnet.samplers._kernels import FlatNUTS
 
-        kernel = FlatNUTS(logdensity, state, warmup, self.target_accept, self.max_tree_depth)
+        kernel = FlatNUTS(logdensity, state, warmup, self.target_accept, max_tree_depth=self.max_tree_depth)
         return run_chain(kernel, state, draws, warmup)
