@@ -118,7 +118,9 @@ class Summary:
         """Header and blocks as tabulate writes them."""
         if self.header:
             rows = [[escape(cell) for pair in pairs for cell in pair] for pairs in _halves(self.header)]
-            yield tabulate(rows, tablefmt=tablefmt, disable_numparse=True, colalign=("left", "right") * 2)
+            # Markdown has no tables without a head
+            head = [""] * 4 if tablefmt == "github" else []
+            yield tabulate(rows, head, tablefmt, disable_numparse=True, colalign=("left", "right") * 2)
         for block in self._blocks():
             yield tabulate(
                 [[escape(cell) for cell in block.cells(row)] for row in block.rows],
@@ -245,7 +247,9 @@ def _header_lines(header: Sequence[tuple[str, str]]) -> list[str]:
 
 def _pair(label: str, value: str, width: int) -> str:
     """Label flush left, value flush right."""
-    label, value = _shorten(label, width // 2), _printable(value)
+    label, value = _printable(label), _printable(value)
+    if _width(label) + 1 + _width(value) > width:
+        label = _shorten(label, width // 2)
     room = width - _width(label) - 1
     value = _shorten_list(value, room) if "; " in value else _shorten(value, room)
     return label + " " * (width - _width(label) - _width(value)) + value

@@ -232,6 +232,13 @@ def test_long_list_of_groups_is_cut_and_counted(summary: Summary) -> None:
     assert groups in replace(summary, header=header).as_html()
 
 
+def test_long_header_value_does_not_push_its_neighbour_out(summary: Summary) -> None:
+    header = (("Covariance Type:", "marginal " * 12), ("Family:", "Gaussian"))
+    text = replace(summary, header=header).as_text()
+    assert text.splitlines()[2].endswith("  Family:   Gaussian")
+    assert_80_columns(text)
+
+
 def test_odd_number_of_header_entries(summary: Summary) -> None:
     lines = replace(summary, header=summary.header[:3]).as_text().splitlines()
     assert lines[2].split() == ["Dep.", "Variable:", "rating", "Family:", "Gaussian"]
@@ -297,3 +304,4 @@ def test_markdown_rows_have_as_many_cells_as_the_head(summary: Summary) -> None:
     assert len(blocks) == 4
     for block, cells in zip(blocks, (4, 7, 5, 8), strict=True):
         assert {len(re.findall(r"(?<!\\)\|", line)) - 1 for line in block.splitlines()} == {cells}
+        assert re.fullmatch(r"[|:-]+", block.splitlines()[1])
