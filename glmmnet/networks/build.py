@@ -58,8 +58,8 @@ def build_block(
     defaults : mapping or None
         Options for all blocks, ``nn=dict(...)``; those of the term override them.
     networks : mapping or None
-        {name: Module or factory(n_inputs, n_outputs)}. The one that ``net=``, or else the term's name, names takes
-        the place of the layers. A module is copied: fitting never changes the user's.
+        {name: Module or factory(n_inputs, n_outputs)}. The one called as ``net=`` says, or else as the term,
+        takes the place of the layers. A module is copied: fitting never changes the user's.
 
     Raises
     ------

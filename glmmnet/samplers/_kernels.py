@@ -1,8 +1,9 @@
 """Pyro's HMC and NUTS with their transitions written on one flat vector and Python floats.
 
 Step-size search, dual averaging and the schedule of the warmup are Pyro's. Its transitions are not used: a
-leapfrog there goes through autograd, dictionaries of sites and `pyro.sample`, which costs many times what the
-step itself does. Random numbers are drawn in Pyro's order: from the same generator state the draws are Pyro's.
+leapfrog of theirs goes through autograd, dictionaries of sites and `pyro.sample`, which costs many times what
+the step itself does. Random numbers are drawn in Pyro's order: from the same
+generator state the draws are Pyro's.
 
 This module imports Pyro; it is itself imported when a sampler first runs.
 """

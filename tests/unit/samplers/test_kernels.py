@@ -1,0 +1,108 @@
+"""The flat kernels against Pyro's own, draw by draw."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyro.infer.mcmc import HMC, NUTS
+from torch import Tensor
+
+from glmmnet.samplers import SAMPLERS
+from glmmnet.typing import SamplerState
+
+SEED = 4
+
+
+def log_gamma(u: Tensor) -> tuple[Tensor, Tensor]:
+    g = torch.exp(u)
+    return (2.0 * u - g).sum(), 2.0 - g
+
+
+def pyro_draws(kernel: Callable[..., Any], u: Tensor, draws: int, **options: Any) -> Tensor:
+    chain = kernel(
+        potential_fn=lambda z: (torch.exp(z["u"]) - 2.0 * z["u"]).sum(),
+        adapt_step_size=False,
+        adapt_mass_matrix=False,
+        **options,
+    )
+    chain.initial_params = {"u": u.clone()}
+    chain.setup(0)
+    params = dict(chain.initial_params)
+    out = []
+    for _ in range(draws):
+        params = chain.sample(params)
+        out.append(params["u"])
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "flat_options", "pyro_options"),
+    [
+        ("nuts", NUTS, {"max_tree_depth": 4}, {"max_tree_depth": 4}),
+        ("hmc", HMC, {"trajectory_length": 1.0}, {"trajectory_length": 1.0}),
+        ("mala", HMC, {}, {"num_steps": 1}),
+    ],
+)
+@pytest.mark.parametrize("step_size", [0.05, 0.7])
+def test_same_generator_state_gives_pyros_draws(
+    name: str, kernel: Callable[..., Any], flat_options: dict, pyro_options: dict, step_size: float
+) -> None:
+    print(f"seed {SEED}")
+    u = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        theirs = pyro_draws(kernel, u, 40, step_size=step_size, **pyro_options)
+        torch.manual_seed(SEED)
+        ours = SAMPLERS[name](**flat_options).draw(log_gamma, SamplerState(u, step_size), draws=40)
+    torch.testing.assert_close(ours.u, theirs, rtol=1e-8, atol=1e-8)
+    assert len(torch.unique(ours.u, dim=0)) > 20
+
+
+def test_tree_depth_is_bounded() -> None:
+    state = SamplerState(torch.zeros(3, dtype=torch.float64), 0.001)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        stats = SAMPLERS["nuts"](max_tree_depth=3).draw(log_gamma, state, draws=10).stats
+    assert np.all(stats["tree_depth"] == 3)
+    assert np.all(stats["n_steps"] == 7)
+
+
+def test_hmc_trajectory_is_bounded() -> None:
+    state = SamplerState(torch.zeros(3, dtype=torch.float64), 0.001)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        stats = SAMPLERS["hmc"](max_steps=10).draw(log_gamma, state, draws=3).stats
+    assert np.all(stats["n_steps"] == 10)
+    assert np.all(stats["tree_depth"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("nuts", "max_tree_depth", 0),
+        ("nuts", "max_tree_depth", 2.5),
+        ("nuts", "max_tree_depth", True),
+        ("hmc", "max_steps", 0),
+        ("hmc", "trajectory_length", 0.0),
+        ("hmc", "trajectory_length", float("inf")),
+    ],
+)
+def test_wrong_options_are_named(name: str, option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{option}={value}"):
+        SAMPLERS[name](**{option: value})
+
+
+def test_unknown_sampler_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'nuts'"):
+        SAMPLERS["nut"]
+
+
+def test_pyro_is_not_imported_before_a_draw() -> None:
+    code = "import sys; from glmmnet.samplers import SAMPLERS; SAMPLERS['nuts'](); assert 'pyro' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
