@@ -20,7 +20,7 @@ from tabulate import tabulate
 WIDTH = 80
 _LEFT = 38  # columns of the header's left half; two blanks, the rest is the right half
 _FOLDS = 3  # a name takes at most so many lines, then it is shortened
-_BREAK_AFTER = " ,;:_-*+/)]"
+_BREAK_AFTER = (" ,;", ":_-*+/)]")  # the first where there are any
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class _Column:
             return value
         if self.decimals is None:
             return str(value)
-        return _number(float(value), self.decimals, self.width, self.tiny)
+        return _number(math.nan if pd.isna(value) else float(value), self.decimals, self.width, self.tiny)
 
 
 @dataclass(frozen=True)
@@ -349,9 +349,12 @@ def _fold(text: str, width: int, indent: str = "", most: float = math.inf) -> li
     lines: list[str] = []
     while _width(text) > width and len(lines) < most - 1:
         cut = len(_prefix(text, width))
-        near = max((k + 1 for k in range(cut // 2, cut) if text[k] in _BREAK_AFTER), default=cut)
-        lines.append(text[:near].rstrip())
-        text = indent + text[near:].lstrip()
+        for signs in _BREAK_AFTER:
+            if breaks := [k + 1 for k in range(cut // 2, cut) if text[k] in signs]:
+                cut = breaks[-1]
+                break
+        lines.append(text[:cut].rstrip())
+        text = indent + text[cut:].lstrip()
     return [*lines, _shorten(text, width)]
 
 

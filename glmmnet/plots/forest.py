@@ -47,7 +47,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
             "The model has no linear fixed effects but the intercept; write intercept=True to see it."
         )
     ends = results.conf_int(alpha)
-    ax = axes(ax, (6.0, max(4.0, 1.0 + 0.25 * points.size)))
+    ax = axes(ax, (6.0, max(3.0, 1.0 + 0.25 * points.size)))
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
     place = np.arange(len(points))[::-1]
     offsets = np.linspace(0.25, -0.25, points.shape[1]) if points.shape[1] > 1 else [0.0]

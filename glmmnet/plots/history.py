@@ -47,7 +47,7 @@ def history(results: Plotted, ax: Axes | None = None) -> Axes:
             table[column],
             style,
             color=COLOURS[number % len(COLOURS)],
-            linewidth=1.6 if few else 0.8,
+            linewidth=1.6 if few else 1.0,
             label=None if seen else label,
         )
     if "sigma" in table:

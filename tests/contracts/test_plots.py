@@ -40,7 +40,10 @@ class Results:
         return PlotAccessor(self)
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        flat = self.params if isinstance(self.params, pd.Series) else self.params.stack()
+        flat = self.params
+        if isinstance(flat, pd.DataFrame):
+            cells = pd.MultiIndex.from_product([flat.index, flat.columns])
+            flat = pd.Series(flat.to_numpy().ravel(), cells)
         return pd.DataFrame({"lower": flat - 1 + alpha, "upper": flat + 1 - alpha})
 
     def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:

@@ -171,7 +171,7 @@ def test_missing_numbers_are_shown(summary: Summary) -> None:
         summary,
         fixed=fixed(("x", 1.0, nan, nan, nan, -inf, inf)),
         neural=neural(("nn(x)", "1-1", 2, nan, nan)),
-        random=random(("variance", "g", "(Intercept)", "", pd.NA, 1.0, 1.0, nan, nan, nan)),
+        random=random(("variance", "g", "(Intercept)", "", pd.NA, 1.0, 1.0, nan, None, pd.NA)),
     )
     lines = [line.split() for line in table.as_text().splitlines()]
     assert ["x", "1.0000", "nan", "nan", "nan", "-inf", "inf"] in lines
@@ -214,6 +214,13 @@ def test_a_long_name_goes_on_in_the_next_line(summary: Summary) -> None:
     ]
     assert lines[5] == "  [T.second]"
     assert [len(line) for line in (lines[0], lines[3])] == [80, 80]
+
+
+def test_an_architecture_is_broken_between_its_parts(summary: Summary) -> None:
+    row = ("nn(x1 + x2 + x3 + x4)", "12-128-128-64-32-1 gelu, dropout=0.1, l2=1e-4", 2304, 1.284, 0.412)
+    lines = replace(summary, neural=neural(row)).as_text().splitlines()[15:17]
+    assert " 12-128-128-64-32-1 gelu, " in lines[0]
+    assert lines[1].split() == ["dropout=0.1,", "l2=1e-4"]
 
 
 def test_a_name_takes_the_room_that_its_neighbours_leave(summary: Summary) -> None:
