@@ -37,18 +37,20 @@ def history(results: Plotted, ax: Axes | None = None) -> Axes:
     names.sort(key=lambda column: -table[column].iloc[-1])
     groups = sorted({_group(column) for column in names})
     few = len(names) <= _OWN_COLOURS
+    labelled: set[str] = set()
     for k, column in enumerate(names):
         number = k if few else groups.index(_group(column))
         style = "-" if number < len(COLOURS) else "--"
-        label = name(column[3:-1].removesuffix(", (Intercept)") if few else _group(column))
-        seen = label in ax.get_legend_handles_labels()[1]
+        component = column[3:-1].removesuffix(", (Intercept)") if few else _group(column)
+        label = None if component in labelled else name(component)
+        labelled.add(component)
         ax.plot(
             table["iteration"],
             table[column],
             style,
             color=COLOURS[number % len(COLOURS)],
             linewidth=1.6 if few else 1.0,
-            label=None if seen else label,
+            label=label,
         )
     if "sigma" in table:
         ax.plot(table["iteration"], table["sigma"], ":", color="black", linewidth=1.6, label="Residual")

@@ -203,6 +203,14 @@ def test_history_of_many_components_has_one_entry_a_group() -> None:
     assert sorted(entry.get_text() for entry in ax.get_legend().get_texts()) == ["g0", "g1", "g2"]
 
 
+def test_history_keeps_long_and_odd_names_apart() -> None:
+    results = make("bernoulli", (5, 5))
+    names = {"g0": "_manufacturer_of_the_drug_" + 20 * "x" + "_site", "g1": "_manufacturer_of_the_drug__site"}
+    columns = {f"sd[{old}, (Intercept)]": f"sd[{new}, (Intercept)]" for old, new in names.items()}
+    ax = replace(results, history=results.history.rename(columns=columns)).plot.history()
+    assert len(ax.get_legend().get_texts()) == 4
+
+
 def test_history_without_random_effects() -> None:
     results = make("bernoulli", ())
     ax = results.plot.history()
