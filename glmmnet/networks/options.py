@@ -59,7 +59,7 @@ class NNOptions:
         if not all(_is_whole(w) and w >= 1 for w in widths):
             raise _refuse("layers", self.layers, "widths of at least 1, e.g. layers=(64, 32)")
         object.__setattr__(self, "layers", tuple(widths))
-        if self.activation not in ACTIVATIONS:
+        if not (isinstance(self.activation, str) and self.activation in ACTIVATIONS):
             raise _refuse("activation", self.activation, f"one of {', '.join(sorted(ACTIVATIONS))}")
         if not (_is_number(self.dropout) and 0.0 <= self.dropout < 1.0):
             raise _refuse("dropout", self.dropout, "a probability from 0 to below 1")
