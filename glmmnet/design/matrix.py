@@ -1,0 +1,239 @@
+"""Terms -> one matrix, by formulaic; each part of a formula learns its own state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic.errors import DataMismatchWarning, FormulaicError
+from formulaic.formula import SimpleFormula
+from formulaic.materializers import PandasMaterializer
+from formulaic.model_spec import ModelSpec
+from formulaic.parser.types import Factor, Term
+from formulaic.utils.variables import Variable
+from interface_meta import override
+
+from glmmnet.errors import DesignError, GLMMNetError
+from glmmnet.formula.carets import error_at
+from glmmnet.formula.expression import parse_expression
+from glmmnet.formula.safety import resolve, unknown_column
+
+from .columns import column_kind
+from .evaluation import Environment
+
+_MANY = 5
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive columns of one term."""
+
+    term: str
+    start: int
+    stop: int
+    variables: tuple[str, ...]
+    categorical: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a formula (fixed, one nn() block, one set of random effects) has learned.
+
+    Attributes
+    ----------
+    model_spec : ModelSpec
+        formulaic's record of encodings and transforms.
+    names : tuple of str
+        Columns.
+    blocks : tuple of Block
+    """
+
+    model_spec: ModelSpec
+    names: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+    def rebuild(self, environment: Environment) -> np.ndarray:
+        """The same columns from other rows, float64, (n, p)."""
+        if not len(environment.frame):
+            return np.empty((0, len(self.names)))
+        matrix = _materialise(self.model_spec, environment)
+        check_finite(matrix, self.blocks)
+        return matrix
+
+
+def learn_part(
+    terms: Sequence[Term], environment: Environment, *, ordering: str = "degree", full_rank: bool = True
+) -> tuple[Part, np.ndarray]:
+    """Encode `terms` for the first time.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+    environment : Environment
+    ordering : {"degree", "none"}
+    full_rank : bool
+        Drop a level of each categorical where the columns before span it; otherwise one-hot.
+
+    Returns
+    -------
+    part : Part
+    matrix : ndarray of float64, (n, p)
+
+    Raises
+    ------
+    DesignError
+        A factor with one level, a value that is not finite, an expression that fails.
+    """
+    spec = ModelSpec(
+        formula=SimpleFormula(list(terms), _ordering=ordering),
+        materializer=DesignMaterializer.REGISTER_NAME,
+        ensure_full_rank=full_rank,
+        na_action="ignore",
+        output="numpy",
+    )
+    materialiser = DesignMaterializer(environment.frame, environment=environment)
+    matrix, spec = _run(materialiser, spec)
+    _check_levels(spec, len(environment.frame))
+    names: list[str] = []
+    blocks: list[Block] = []
+    for term, _, columns in spec.structure or ():
+        variables = tuple(dict.fromkeys(name for factor in term.factors for name in environment_names(factor, environment)))
+        categorical = len(term.factors) == 1 and _is_categorical_factor(spec, term.factors[0])
+        blocks.append(Block(str(term), len(names), len(names) + len(columns), variables, categorical))
+        names += columns
+    part = Part(spec, tuple(names), tuple(blocks))
+    check_finite(matrix, part.blocks)
+    return part, matrix
+
+
+def environment_names(factor: Factor, environment: Environment) -> tuple[str, ...]:
+    """Data columns that `factor` reads."""
+    return factor_variables(factor, environment.variables, tuple(environment.context))
+
+
+def factor_variables(factor: Factor, columns: Sequence[str], context: Sequence[str]) -> tuple[str, ...]:
+    """Data columns that `factor` reads, in order of appearance.
+
+    Raises
+    ------
+    FormulaError
+        It names something unknown or forbidden; a caret shows where.
+    """
+    if factor.eval_method is Factor.EvalMethod.LITERAL:
+        return ()
+    if factor.eval_method is Factor.EvalMethod.LOOKUP:
+        if factor.expr not in columns:
+            raise error_at(factor.token, unknown_column(factor.expr, columns))
+        return (factor.expr,)
+    owners = resolve(parse_expression(factor.expr), columns, context, factor.token)
+    return tuple(dict.fromkeys(node.id for node, owner in owners if owner == "column"))
+
+
+def check_finite(matrix: np.ndarray, blocks: Sequence[Block]) -> None:
+    """Refuse infinite and missing values, naming the term and the number of rows.
+
+    Raises
+    ------
+    DesignError
+    """
+    if np.isfinite(matrix).all():
+        return
+    for block in blocks:
+        bad = ~np.isfinite(matrix[:, block.start : block.stop]).all(axis=1)
+        if bad.any():
+            raise DesignError(not_finite(f"Term `{block.term}`", bad))
+
+
+def not_finite(what: str, bad: np.ndarray) -> str:
+    """Message about rows whose value is infinite or missing."""
+    first = ", ".join(map(str, np.flatnonzero(bad)[:_MANY]))
+    rows = "row" if bad.sum() == 1 else "rows"
+    return (
+        f"{what} is not finite in {int(bad.sum())} {rows} (the first among the complete rows: {first}): an infinite "
+        "value, a logarithm or root of a number that has none, or a division by zero."
+    )
+
+
+class DesignMaterializer(PandasMaterializer):  # type: ignore[misc]
+    """formulaic's materialiser for pandas that reaches only what `Environment` grants."""
+
+    REGISTER_NAME = "glmmnet"
+    REGISTER_INPUTS: Sequence[str] = ()
+
+    def __init__(self, data: pd.DataFrame, context: Any = None, *, environment: Environment) -> None:
+        super().__init__(data, context=context)
+        self.environment = environment
+
+    @override
+    def _lookup(self, name: str) -> tuple[Any, set[Variable]]:
+        values = self.environment.frame[name]
+        kind = column_kind(values)
+        if kind not in ("numeric", "boolean", "categorical"):
+            hint = f"use a part of it, e.g. `{{{name}.dt.year}}`" if kind.startswith("datetime") else "convert it"
+            raise DesignError(f"Column `{name}` is {kind}, neither numeric nor categorical: {hint}.")
+        return values, set()
+
+    @override
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Variable]]:
+        return self.environment.evaluate(expr, spec.transform_state, spec), set()
+
+    @override
+    def _encode_evaled_factor(
+        self, factor: Any, spec: ModelSpec, drop_rows: Sequence[int], reduced_rank: bool = False
+    ) -> Any:
+        known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
+        if factor.metadata.kind is Factor.Kind.CATEGORICAL and known is not None:
+            values = getattr(factor.values, "__wrapped__", factor.values)
+            unseen = [level for level in pd.unique(pd.Series(values)) if level not in set(known)]
+            if unseen:
+                raise DesignError(
+                    f"`{factor.expr}` has {_levels(unseen)}, unseen in training; known: {_listed(known)}."
+                )
+        return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
+
+
+def _materialise(spec: ModelSpec, environment: Environment) -> np.ndarray:
+    return _run(DesignMaterializer(environment.frame, environment=environment), spec)[0]
+
+
+def _run(materialiser: DesignMaterializer, spec: ModelSpec) -> tuple[np.ndarray, ModelSpec]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DataMismatchWarning)
+            result = materialiser.get_model_matrix(spec)
+    except DataMismatchWarning:
+        raise DesignError(
+            f"A categorical of {', '.join(f'`{term}`' for term in spec.formula)} has values outside its levels=."
+        ) from None
+    except FormulaicError as error:
+        if isinstance(error.__cause__, GLMMNetError):
+            raise error.__cause__ from None
+        raise DesignError(str(error)) from error
+    return np.ascontiguousarray(result, dtype=np.float64), result.model_spec
+
+
+def _is_categorical_factor(spec: ModelSpec, factor: Factor) -> bool:
+    kind, _ = spec.encoder_state.get(factor.expr, (None, {}))
+    return kind is Factor.Kind.CATEGORICAL
+
+
+def _check_levels(spec: ModelSpec, n: int) -> None:
+    for expression, (kind, state) in spec.encoder_state.items():
+        levels = state.get("categories")
+        if kind is Factor.Kind.CATEGORICAL and levels is not None and len(levels) < 2:
+            raise DesignError(
+                f"Factor `{expression}` has one level, {_listed(levels)}, in all {n} rows; drop it from the formula."
+            )
+
+
+def _levels(levels: Sequence[Any]) -> str:
+    return f"level{'s' if len(levels) > 1 else ''} {_listed(levels)}"
+
+
+def _listed(levels: Sequence[Any]) -> str:
+    shown = [repr(level.item() if isinstance(level, np.generic) else level) for level in list(levels)[:_MANY]]
+    return ", ".join(shown) + (f" and {len(levels) - _MANY} more" if len(levels) > _MANY else "")

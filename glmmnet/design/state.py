@@ -1,0 +1,200 @@
+"""What building a design has learned, and the same columns from new data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from glmmnet.errors import DesignError
+from glmmnet.formula import FormulaSpec, NeuralSpec, RandomSpec
+from glmmnet.typing import NeuralTerm, RandomTerm
+
+from .columns import check_frame, check_kinds, column_kind, missing_counts, tidy
+from .evaluation import Environment
+from .grouping import Grouping
+from .matrix import Part, not_finite
+from .records import Design
+from .response import ResponseState
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Data columns that each part of a formula reads."""
+
+    response: tuple[str, ...]
+    fixed: tuple[str, ...]
+    effects: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All columns that are read as values rather than as grouping factors."""
+        return tuple(dict.fromkeys((*self.response, *self.fixed, *self.effects)))
+
+    def chosen(self, response: bool, random: bool) -> tuple[str, ...]:
+        """Columns read as values by the chosen parts."""
+        wanted = (self.response if response else (), self.fixed, self.effects if random else ())
+        return tuple(dict.fromkeys(name for part in wanted for name in part))
+
+
+@dataclass(frozen=True)
+class DesignState:
+    """Everything needed to build the same columns from new data; picklable where `context` is.
+
+    Attributes
+    ----------
+    spec : FormulaSpec
+    needs : Needs
+    kinds : dict of str to str
+        Kind of each column that is read as a value.
+    context : dict
+        The user's objects that the formula uses.
+    response : ResponseState
+    fixed : Part
+    neural : tuple of Part
+    effects : tuple of Part
+        Random effects' columns, one for each random term.
+    groupings : tuple of Grouping
+        One for each random term.
+    offset_transforms : dict
+        What transforms inside offset() have learned.
+    """
+
+    spec: FormulaSpec
+    needs: Needs
+    kinds: dict[str, str]
+    context: dict[str, Any]
+    response: ResponseState
+    fixed: Part
+    neural: tuple[Part, ...]
+    effects: tuple[Part, ...]
+    groupings: tuple[Grouping, ...]
+    offset_transforms: dict[str, Any]
+
+    def rebuild(self, data: pd.DataFrame, *, response: bool = False, random: bool = True) -> Design:
+        """The same columns from new data.
+
+        Parameters
+        ----------
+        data : DataFrame
+        response : bool, default False
+            Build the response too; its columns must then be there.
+        random : bool, default True
+            Build the random terms too; without them, grouping columns may be missing. An unseen level of a grouping
+            factor has index -1.
+
+        Returns
+        -------
+        Design
+            Of the rows without a missing value in the columns used; `rows` tells which. `weights` is None.
+
+        Raises
+        ------
+        DesignError
+            A missing column, a column of another kind, an unseen level outside of grouping factors.
+        """
+        columns = self.needs.chosen(response, random)
+        groups = self.needs.groups if random else ()
+        data = check_frame(data, {*columns, *groups})
+        complete, _ = missing_counts(data, dict.fromkeys((*columns, *groups)))
+        rows = np.flatnonzero(complete)
+        raw = take_rows(data, columns, rows)
+        if len(rows):
+            check_kinds(raw, self.kinds)
+        frame = tidied(raw, self.kinds) if len(rows) else raw
+        environment = Environment(frame, self.needs.variables, self.context)
+        terms: list[RandomTerm] = []
+        if random:
+            levels = take_rows(data, groups, rows)
+            indices = {grouping.columns: grouping.locate(levels) for grouping in self.groupings}
+            for spec, part, grouping in zip(self.spec.random, self.effects, self.groupings, strict=True):
+                index = indices[grouping.columns]
+                terms.append(random_term(spec, part, grouping, index, part.rebuild(environment)))
+        return Design(
+            response=self.response.rebuild(environment) if response and len(rows) else None,
+            X=self.fixed.rebuild(environment),
+            x_names=self.fixed.names,
+            x_variables=column_variables(self.fixed),
+            neural=tuple(
+                neural_term(spec, part, part.rebuild(environment))
+                for spec, part in zip(self.spec.neural, self.neural, strict=True)
+            ),
+            random=tuple(terms),
+            offset=offset(self.spec, environment, self.offset_transforms),
+            weights=None,
+            rows=rows,
+            index=data.index[rows],
+            n_total=len(data),
+        )
+
+
+def take_rows(data: pd.DataFrame, columns: Sequence[str], rows: np.ndarray) -> pd.DataFrame:
+    """`columns` of `rows`, index 0 .. n - 1."""
+    if not columns:
+        return pd.DataFrame(index=pd.RangeIndex(len(rows)))
+    chosen = data[list(columns)]
+    return (chosen if len(rows) == len(data) else chosen.iloc[rows]).reset_index(drop=True)
+
+
+def tidied(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """`frame` with one dtype for each kind of column."""
+    if not len(frame.columns):
+        return frame
+    return pd.DataFrame({name: tidy(frame[name], kinds[name]) for name in frame.columns}, copy=False)
+
+
+def column_variables(part: Part) -> tuple[tuple[str, ...], ...]:
+    """Data columns behind each column of a matrix."""
+    return tuple(block.variables for block in part.blocks for _ in range(block.start, block.stop))
+
+
+def random_term(
+    spec: RandomSpec, part: Part, grouping: Grouping, index: np.ndarray, z: np.ndarray
+) -> RandomTerm:
+    """Record of one random term."""
+    names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
+    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z)
+
+
+def neural_term(spec: NeuralSpec, part: Part, x: np.ndarray) -> NeuralTerm:
+    """Record of one nn() block."""
+    variables = tuple(dict.fromkeys(name for block in part.blocks for name in block.variables))
+    categorical = tuple((block.start, block.stop) for block in part.blocks if block.categorical)
+    return NeuralTerm(
+        label=spec.label,
+        name=spec.name,
+        names=part.names,
+        variables=variables,
+        x=x.astype(np.float32),
+        categorical=categorical,
+        options=dict(spec.options),
+    )
+
+
+def offset(spec: FormulaSpec, environment: Environment, transforms: dict[str, Any]) -> np.ndarray:
+    """Sum of the offsets, float64, (n,).
+
+    Raises
+    ------
+    DesignError
+        An offset is not numeric or not finite.
+    """
+    total = np.zeros(len(environment.frame))
+    if not len(total):
+        return total
+    for one in spec.offsets:
+        value = environment.evaluate(one.expression, transforms)
+        if isinstance(value, dict) or np.ndim(value) != 1 or not types.is_numeric_dtype(pd.Series(value).dtype):
+            kind = "several columns" if isinstance(value, dict) or np.ndim(value) != 1 else column_kind(pd.Series(value))
+            raise DesignError(f"`{one.label}` is {kind}; an offset is one number for each row.")
+        numbers = np.asarray(value, dtype=np.float64)
+        bad = ~np.isfinite(numbers)
+        if bad.any():
+            raise DesignError(not_finite(f"`{one.label}`", bad))
+        total += numbers
+    return total

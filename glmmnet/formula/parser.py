@@ -1,0 +1,207 @@
+"""Formula text -> FormulaSpec, by formulaic's operators and term algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from formulaic.errors import FormulaicError
+from formulaic.formula import SimpleFormula
+from formulaic.parser import DefaultFormulaParser, DefaultOperatorResolver
+from formulaic.parser.types import Operator, OrderedSet, Term, Token
+from formulaic.parser.utils import merge_operator_tokens, replace_tokens
+
+from glmmnet.errors import FormulaError
+
+from .bars import bar_operator, check_random_terms, find_bars, grouping_names
+from .carets import error_at, translate
+from .expression import name_uses, parse_expression, print_expression
+from .neural import block_label, read_block
+from .response import read_response, response_names, split_sides
+from .spec import FormulaSpec, NeuralSpec, OffsetSpec, RandomSpec
+from .terms import SpecialTerm, SpecialToken, TermSet
+from .tokens import head, is_context, is_operator, lex, written
+
+_ONE = Token("1", kind="value")
+_PLUS = Token("+", kind="operator")
+_MINUS = Token("-", kind="operator")
+
+
+def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
+    """Read a formula.
+
+    Parameters
+    ----------
+    text : str
+        ``response ~ fixed + nn(inputs) + (effects | group) + offset(expression)``.
+    columns : sequence of str, optional
+        The data's columns; needed only for ``.``, which stands for all of them but the response, grouping and
+        offset variables.
+
+    Returns
+    -------
+    FormulaSpec
+
+    Raises
+    ------
+    FormulaError
+        The text is malformed; a caret shows where.
+    """
+    if not isinstance(text, str):
+        raise FormulaError(f"A formula is a text such as 'y ~ x + (1 | g)', not {type(text).__name__}.")
+    left, right = split_sides(text, lex(text))
+    response = read_response(left)
+    bars = find_bars(right, "put random effects in parentheses, e.g. `(1 | g)`")
+    offsets = [_offset(token) for token in right if head(token) == "offset"]
+    used = response_names(response) | grouping_names(right, bars)
+    used |= {name for offset in offsets for name in _names(offset.expression)}
+    algebra = _Algebra(text, columns, used)
+    openings = {bar.opening for bar in bars}
+    terms = algebra.terms(algebra.special(_with_intercepts(right, openings)))
+    return FormulaSpec(text=text, response=response, **algebra.parts(terms))
+
+
+@dataclass
+class _Algebra:
+    """Evaluates tokens to terms and keeps the special terms made on the way, so that none is lost unseen."""
+
+    text: str
+    columns: Sequence[str] | None
+    used: set[str]
+    made: list[SpecialTerm] = field(default_factory=list)
+
+    def terms(self, tokens: Sequence[Token]) -> list[Term]:
+        """Terms that `tokens` stand for, literals checked."""
+        for token in tokens:
+            if is_operator(token) and token.token == "." and self.columns is None:
+                raise error_at(token, "`.` needs the data's columns: parse(text, columns=data.columns).")
+        parser = DefaultFormulaParser(operator_resolver=_Resolver(self.made), feature_flags=set())
+        merged = list(merge_operator_tokens(tokens, symbols={"+", "-"}))
+        context = {
+            "__formulaic_variables_available__": [] if self.columns is None else list(self.columns),
+            "__formulaic_variables_used_lhs__": self.used,
+        }
+        try:
+            tree = parser.get_ast_from_tokens(merged, context=context)
+            terms = list(parser.get_terms_from_ast(tree, context=context).root)
+            for special in self.made:
+                if isinstance(special.spec, RandomSpec):
+                    parser.get_terms_from_ast(TermSet(OrderedSet(special.spec.effects)), context=context)
+        except FormulaicError as error:
+            raise translate(error, self.text) from None
+        return terms
+
+    def special(self, tokens: Iterable[Token]) -> list[Token]:
+        """`tokens` with nn() and offset() calls replaced by finished terms."""
+        out: list[Token] = []
+        for token in tokens:
+            if head(token) == "nn":
+                out.append(self._leaf(token, self._neural(token)))
+            elif head(token) == "offset":
+                out.append(self._leaf(token, _offset(token)))
+            else:
+                out.append(token)
+        return out
+
+    def parts(self, terms: Sequence[Term]) -> dict[str, Any]:
+        """Fields of FormulaSpec; refuses special terms that were removed or repeated."""
+        check_random_terms([term for term in self.made if isinstance(term.spec, RandomSpec)])
+        kept = [term for term in terms if isinstance(term, SpecialTerm)]
+        names: set[str] = set()
+        for term in self.made:
+            if term not in kept:
+                raise error_at(
+                    term.token, f"{term.what} `{term}` is removed by `-`; drop it from the formula instead."
+                )
+            name = term.spec.name if isinstance(term.spec, NeuralSpec) else str(term)
+            if name in names:
+                raise error_at(
+                    term.token, f"{term.what} `{name}` appears twice; blocks of nn() may differ by name='...'."
+                )
+            names.add(name)
+        fixed = SimpleFormula([term for term in terms if not isinstance(term, SpecialTerm)])
+        specs = [term.spec for term in kept]
+        return {
+            "fixed": tuple(fixed),
+            "neural": tuple(spec for spec in specs if isinstance(spec, NeuralSpec)),
+            "random": tuple(spec for spec in specs if isinstance(spec, RandomSpec)),
+            "offsets": tuple(spec for spec in specs if isinstance(spec, OffsetSpec)),
+        }
+
+    def _leaf(self, token: Token, spec: NeuralSpec | OffsetSpec) -> SpecialToken:
+        what = "Neural-network term" if isinstance(spec, NeuralSpec) else "Offset"
+        # two blocks written alike are two terms to the algebra, so that the repetition is seen
+        term = SpecialTerm(f"{spec.label} {token.source_start}", what, spec, token)
+        self.made.append(term)
+        return SpecialToken(term)
+
+    def _neural(self, token: Token) -> NeuralSpec:
+        inputs, options = read_block(token)
+        find_bars_inside(inputs)
+        inner = self.terms(list(replace_tokens(inputs, "0", [_MINUS, _ONE], kind=Token.Kind.VALUE)))
+        terms = tuple(term for term in inner if term != "1")
+        if not terms:
+            raise error_at(token, "`nn()` needs at least one input that is not a constant, e.g. `nn(x1 + x2)`.")
+        label = block_label(token)
+        return NeuralSpec(label, str(options.get("name", label)), terms, options, token)
+
+
+class _Resolver(DefaultOperatorResolver):  # type: ignore[misc]
+    """formulaic's operators and the bars."""
+
+    def __init__(self, made: list[SpecialTerm]) -> None:
+        super().__init__()
+        self._made = made
+
+    def resolve(self, token: Token) -> Iterator[tuple[Token, Iterable[Operator]]]:
+        """Operators that `token` may stand for; the bar's is made for each token, so that errors point at it."""
+        if token.token in ("|", "||"):
+            yield token, [bar_operator(token, self._made)]
+        else:
+            yield from super().resolve(token)
+
+
+def find_bars_inside(tokens: Sequence[Token]) -> None:
+    """Refuse bars among the inputs of an nn() block."""
+    for token in tokens:
+        if is_operator(token) and "|" in token.token:
+            raise error_at(token, "A random-effect bar is not allowed inside `nn()`.")
+
+
+def _with_intercepts(tokens: Sequence[Token], openings: set[int]) -> list[Token]:
+    """`tokens` with ``1 +`` at the start and after each opening parenthesis of a random term; ``0`` is ``- 1``."""
+    out: list[Token] = [_ONE, *_joint(tokens, 0)]
+    for i, token in enumerate(tokens):
+        if head(token) == "" and token.kind is Token.Kind.NAME and token.token == "nn" and _opens(tokens, i + 1):
+            raise error_at(token, "Write `nn(...)` without a blank before the parenthesis.")
+        if token.kind in (Token.Kind.NAME, Token.Kind.PYTHON) and _opens(tokens, i + 1):
+            raise error_at(token, f"Is a `+` missing between `{written(token)}` and the parenthesis?")
+        out.append(token)
+        if i in openings:
+            out += [_ONE, *_joint(tokens, i + 1)]
+    return list(replace_tokens(out, "0", [_MINUS, _ONE], kind=Token.Kind.VALUE))
+
+
+def _joint(tokens: Sequence[Token], i: int) -> list[Token]:
+    """The ``+`` after an inserted intercept, unless a sign or a zero (``- 1``) follows."""
+    following = tokens[i] if i < len(tokens) else None
+    if following is None or is_operator(following, "+-"):
+        return []
+    return [] if following.kind is Token.Kind.VALUE and following.token == "0" else [_PLUS]
+
+
+def _opens(tokens: Sequence[Token], i: int) -> bool:
+    return i < len(tokens) and is_context(tokens[i], "(")
+
+
+def _offset(token: Token) -> OffsetSpec:
+    call = parse_expression(token.token).body
+    arguments = getattr(call, "args", [])
+    if len(arguments) != 1 or getattr(call, "keywords", []) or not token.token.startswith("offset("):
+        raise error_at(token, "`offset()` takes one expression, e.g. `offset(np.log(exposure))`.")
+    return OffsetSpec(token.token, print_expression(arguments[0]), token)
+
+
+def _names(expression: str) -> set[str]:
+    return {use.node.id for use in name_uses(parse_expression(expression))}

@@ -1,0 +1,115 @@
+"""Formula text -> tokens of formulaic, with checked and canonical Python expressions."""
+
+from __future__ import annotations
+
+import re
+
+from formulaic.errors import FormulaSyntaxError
+from formulaic.parser.algos.tokenize import tokenize
+from formulaic.parser.types import Token
+
+from .carets import error_at, translate
+from .expression import parse_expression, print_expression
+from .safety import check_syntax
+from .vocabulary import COVARIANCES, INSTEAD
+
+_HEAD = re.compile(r"([A-Za-z_][\w.]*)\(")
+# formulaic's tokenizer counts brackets inside quoted strings; they travel as private characters of the same length
+_SPECIAL = "()[]{},=|~%\"'`"
+_SHIELD = {character: chr(0xE000 + i) for i, character in enumerate(_SPECIAL)}
+_UNSHIELD = str.maketrans({shielded: character for character, shielded in _SHIELD.items()})
+
+
+def shield(text: str) -> str:
+    """`text` with the special characters inside quotes and backticks replaced, position by position."""
+    out: list[str] = []
+    quote = ""
+    escaped = False
+    for character in text:
+        if escaped:
+            out.append(_SHIELD.get(character, character))
+            escaped = False
+        elif quote and character == "\\":
+            out.append(character)
+            escaped = True
+        elif quote:
+            out.append(character if character == quote else _SHIELD.get(character, character))
+            quote = "" if character == quote else quote
+        else:
+            out.append(character)
+            quote = character if character in "\"'`" else ""
+    return "".join(out)
+
+
+def unshield(text: str) -> str:
+    """The inverse of `shield`."""
+    return text.translate(_UNSHIELD)
+
+
+def lex(text: str, start: int = 0, stop: int | None = None) -> list[Token]:
+    """Tokens of ``text[start:stop]``, placed in `text`; calls of nn() stay raw, see `head`.
+
+    Raises
+    ------
+    FormulaError
+    """
+    piece = " " * start + shield(text)[start:stop]
+    try:
+        tokens = list(tokenize(piece))
+    except FormulaSyntaxError as error:
+        raise translate(error, text) from None
+    for token in tokens:
+        token.source = text
+        token.token = unshield(token.token)
+        if token.token == "." and token.kind is not Token.Kind.CONTEXT:
+            token.kind = Token.Kind.OPERATOR
+        if token.kind is Token.Kind.PYTHON:
+            _canonicalise(token)
+        elif token.kind is Token.Kind.NAME and re.search(r"\._", written(token)):
+            raise error_at(token, f"`{token.token}`: no attribute that begins with an underscore is allowed.")
+    return tokens
+
+
+def head(token: Token) -> str:
+    """Name of the function that a Python token calls; empty where it does not begin with a call."""
+    match = _HEAD.match(written(token)) if token.kind is Token.Kind.PYTHON else None
+    return match[1] if match else ""
+
+
+def written(token: Token) -> str:
+    """The token's text as written in the formula."""
+    if token.source is None or token.source_start is None or token.source_end is None:
+        return token.token
+    return token.source[token.source_start : token.source_end + 1]
+
+
+def is_operator(token: Token, symbols: str = "") -> bool:
+    """Whether `token` is an operator that begins with one of `symbols` (any operator if empty)."""
+    return token.kind is Token.Kind.OPERATOR and (not symbols or token.token[:1] in symbols)
+
+
+def is_context(token: Token, brackets: str) -> bool:
+    """Whether `token` is one of `brackets`."""
+    return token.kind is Token.Kind.CONTEXT and token.token in brackets
+
+
+def _canonicalise(token: Token) -> None:
+    name = head(token)
+    if name == "nn":
+        return
+    if name in COVARIANCES and "|" in shield(token.token):
+        raise error_at(
+            token,
+            f"`{name}(...)` is not available yet; write `(effects | group)` for a full covariance or "
+            "`(effects || group)` for independent effects.",
+        )
+    if name in INSTEAD:
+        raise error_at(token, f"`{name}()` is not available; use {INSTEAD[name]}.")
+    if name and re.match(r"[^()]*\(\s*[01][^()]*\|", shield(written(token))):
+        raise error_at(token, f"Is a `+` missing between `{name}` and the parenthesis?")
+    try:
+        tree = parse_expression(token.token)
+    except SyntaxError:
+        raise error_at(token, f"`{token.token}` is not a valid Python expression.") from None
+    check_syntax(tree, token)
+    token.token = print_expression(tree)
