@@ -136,8 +136,6 @@ class Sampler(Protocol):
 
     name: str
 
-    def draw(
-        self, logdensity: LogDensity, state: SamplerState, *, draws: int, warmup: int = 0
-    ) -> Draws:
+    def draw(self, logdensity: LogDensity, state: SamplerState, *, draws: int, warmup: int = 0) -> Draws:
         """Run one chain from `state`: `warmup` transitions that tune the step size, then `draws` kept ones."""
         ...

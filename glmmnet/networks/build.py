@@ -24,8 +24,9 @@ def build_predictor(
     n_outputs: int,
     defaults: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
+    scale: float = 1.0,
 ) -> NeuralPredictor:
-    """All blocks of a formula; see `build_block`.
+    """All blocks of a formula, f in units of `scale`; see `build_block`.
 
     Raises
     ------
@@ -38,7 +39,8 @@ def build_predictor(
             raise FormulaError(
                 f'networks= has {name!r}, which no nn() term uses; write nn(..., net="{name}").'
             )
-    return NeuralPredictor([build_block(term, n_outputs, defaults, networks) for term in terms])
+    blocks = [build_block(term, n_outputs, defaults, networks) for term in terms]
+    return NeuralPredictor(blocks, n_outputs, scale)
 
 
 def build_block(

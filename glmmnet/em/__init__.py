@@ -1,0 +1,1 @@
+"""Monte Carlo EM: the only floor that changes tensors in place."""

@@ -1,0 +1,72 @@
+"""Final draws of b at the estimates: several chains, with the statistics that tell whether to trust them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.em.config import EMConfig
+from glmmnet.em.e_step import WhitenedPosterior
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import find_mode, gaussian_posterior
+from glmmnet.typing import Sampler, SamplerState
+
+
+@dataclass(frozen=True)
+class FinalDraws:
+    """Posterior draws of b.
+
+    Attributes
+    ----------
+    b : Tensor of float32, (Q, C, chains * draws)
+        Chain by chain.
+    chains, draws : int
+    stats : dict of str to ndarray, each (chains, draws)
+        The sampler's statistics; empty for exact draws.
+    max_tree_depth : int or None
+        The sampler's limit, where it has one.
+    """
+
+    b: Tensor
+    chains: int
+    draws: int
+    stats: dict[str, np.ndarray]
+    max_tree_depth: int | None
+
+
+def final_draws(
+    joint: JointModel, fixed: Tensor, params: Parameters, sampler: Sampler | None, config: EMConfig
+) -> FinalDraws:
+    """Draw b given the estimates; each chain starts at its own point of the Laplace approximation.
+
+    Parameters
+    ----------
+    fixed : Tensor, (n, C, 1)
+        The part of eta that is free of b.
+    sampler : Sampler or None
+        None: independent exact draws.
+    """
+    chains, draws = config.chains, config.draws
+    if not joint.terms:
+        empty = torch.zeros(0, joint.n_classes, chains * draws, dtype=torch.float32)
+        return FinalDraws(empty, chains, draws, {}, None)
+    if sampler is None:
+        posterior = gaussian_posterior(joint, fixed, params)
+        parts = [posterior.draw(draws).to(torch.float32) for _ in range(chains)]
+        return FinalDraws(torch.cat(parts, dim=2), chains, draws, {}, None)
+    point = find_mode(joint, fixed, params)
+    target = WhitenedPosterior(joint, fixed, params, point.whitening, 1)
+    kept, stats, step_size = [], [], None
+    for _ in range(chains):
+        start = SamplerState(torch.randn(point.mode.numel(), dtype=torch.float64), step_size)
+        result = sampler.draw(target, start, draws=draws, warmup=config.warmup)
+        step_size = result.state.step_size
+        kept += [target.to_b(u).to(torch.float32) for u in result.u]
+        stats.append(result.stats)
+    together = {name: np.stack([s[name] for s in stats]) for name in stats[0]}
+    return FinalDraws(
+        torch.cat(kept, dim=2), chains, draws, together, getattr(sampler, "max_tree_depth", None)
+    )

@@ -1,0 +1,173 @@
+"""Monte Carlo EM as a generator of states: first the network learns, then f is frozen and the rest is polished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from glmmnet.em.config import EMConfig
+from glmmnet.em.e_step import EStep
+from glmmnet.em.expansion import find_carriers
+from glmmnet.em.m_step import m_step
+from glmmnet.em.network import NetworkTraining, Rows, centre
+from glmmnet.em.state import EMState
+from glmmnet.em.stopping import Drift, Streak, scaled_change
+from glmmnet.errors import FitError
+from glmmnet.exact import GaussianLikelihood
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import has_exact_posterior
+from glmmnet.networks import NeuralPredictor
+from glmmnet.typing import Sampler
+
+#: Newton steps of the starting values, on the model without random effects.
+_START_STEPS = 8
+#: Iterations of the polish that tune the sampler's step size, and the transitions they take.
+_TUNED_ITERATIONS, _TUNING = (0, 5, 15), 20
+#: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
+_FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fitted.
+
+    Attributes
+    ----------
+    joint : JointModel
+    predictor : NeuralPredictor or None
+        Trained in place.
+    xs : list of Tensor
+        Inputs of its blocks on all rows.
+    sampler : Sampler or None
+        None: exact draws, see :func:`glmmnet.laplace.has_exact_posterior`.
+    """
+
+    joint: JointModel
+    predictor: NeuralPredictor | None
+    xs: list[Tensor]
+    sampler: Sampler | None
+
+
+def starting_parameters(joint: JointModel) -> Parameters:
+    """Beta of the model without random effects, and variances of the order of what is left."""
+    eta, phi = joint.family.start(joint.target.y, joint.weights)
+    beta = torch.zeros(joint.X.shape[1], joint.n_classes, dtype=torch.float64)
+    if "Intercept" in joint.x_names:
+        beta[joint.x_names.index("Intercept")] = eta
+    plain = replace(joint, terms=())
+    nothing = torch.zeros(0, joint.n_classes, 1, dtype=torch.float64)
+    params = Parameters(beta, (), phi)
+    for _ in range(_START_STEPS if joint.X.shape[1] else 0):
+        params = m_step(plain, (), params, nothing).params
+    size = 0.5 * params.phi if joint.family.has_dispersion else 0.3
+    sigma = []
+    for term in joint.terms:
+        scale = size / term.columns().square().mean(dim=0).clamp_min(1e-12)
+        sigma.append(torch.diag(scale).repeat(joint.n_classes, 1, 1))
+    return Parameters(params.beta, tuple(sigma), params.phi)
+
+
+def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
+    """EM iterations until the stopping rule is met or `config.max_iter`; the caller may stop sooner.
+
+    Uses torch's global generator. Without a sampler and with a Gaussian likelihood the polish maximises the exact
+    likelihood instead, in one state.
+    """
+    joint, f, params = problem.joint, None, starting_parameters(problem.joint)
+    iteration = 0
+    if problem.predictor is not None:
+        training = NetworkTraining(Rows(joint, problem.xs), problem.predictor, config, problem.sampler)
+        for state in training.run(params):
+            iteration = state.iteration
+            yield state
+        f = problem.predictor.predict(problem.xs)
+        params, f = centre(problem.predictor, joint, training.best_params, f)
+    if problem.sampler is None and joint.family.quadratic:
+        yield _exact(joint, params, f, iteration + 1, config)
+    else:
+        yield from _polish(joint, params, f, iteration, problem.sampler, config)
+
+
+def _output(joint: JointModel, f: Tensor | None) -> Tensor:
+    return torch.zeros(joint.n, joint.n_classes, dtype=torch.float64) if f is None else f
+
+
+def _exact(
+    joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
+) -> EMState:
+    params = GaussianLikelihood(joint, f).maximise(params)
+    fixed = joint.fixed_eta(params, f)
+    e_step = EStep(joint, None, 1)
+    b = e_step(fixed, floored(joint, params))
+    deviance = -2.0 * float(joint.log_likelihood(fixed + joint.random_eta(b), params.phi).mean())
+    return EMState(iteration, "polish", params, _output(joint, f), b, deviance, float("nan"), 0.0, True)
+
+
+def floored(joint: JointModel, params: Parameters) -> Parameters:
+    """`params` with variances of exactly 0 replaced by ones that the posterior of b can be computed with."""
+    smallest = 1e-10 * (params.phi if joint.family.has_dispersion else 1.0)
+    sigma = []
+    for term, matrix in zip(joint.terms, params.sigma, strict=True):
+        scale = smallest / term.columns().square().mean(dim=0).clamp_min(1e-12)
+        diagonal = torch.diagonal(matrix, dim1=-2, dim2=-1)
+        sigma.append(matrix + torch.diag_embed((scale - diagonal).clamp_min(0.0)))
+    return Parameters(params.beta, tuple(sigma), params.phi)
+
+
+def _polish(
+    joint: JointModel,
+    params: Parameters,
+    f: Tensor | None,
+    iteration: int,
+    sampler: Sampler | None,
+    config: EMConfig,
+) -> Iterator[EMState]:
+    """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging."""
+    e_step = EStep(joint, sampler, config.em_draws or _draws(joint.n))
+    carriers = find_carriers(joint)
+    drift, streak = Drift(), Streak(config.tol)
+    averaged, since = params, 0
+    for t in range(config.max_iter):
+        working = floored(joint, params)
+        tune = _TUNING if t in _TUNED_ITERATIONS else 0
+        b = e_step(joint.fixed_eta(working, f), working, warmup=tune)
+        step = m_step(joint, carriers, working, b, f)
+        if not bool(torch.isfinite(step.params.beta).all()):
+            raise FitError(
+                f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
+            )
+        move = scaled_change(joint, params, step.params, step.beta_variance)
+        turned = drift.ended(move)
+        if since or (t >= config.burn_in and turned):
+            since += 1
+        gain = max(since, 1) ** -config.averaging
+        params = params.blend(step.params, gain)
+        e_step.shift(gain * step.shift)
+        averaged = averaged.blend(params, 1.0 / max(since, 1))
+        change = gain * float(move.abs().max()) if len(move) else 0.0
+        done = streak.met(change) and (since >= config.min_iter or not joint.terms)
+        yield EMState(
+            iteration + t + 1,
+            "polish",
+            averaged,
+            _output(joint, f),
+            b,
+            step.deviance,
+            float("nan"),
+            change,
+            done,
+        )
+        if done:
+            return
+
+
+def _draws(n: int) -> int:
+    return int(min(max(_FEW_DRAWS, _ROW_DRAWS // max(n, 1)), _MANY_DRAWS))
+
+
+def default_sampler_is_exact(joint: JointModel, config: EMConfig) -> bool:
+    """Whether a fit without a named sampler draws b exactly: Gaussian posterior, blocked Cholesky small enough."""
+    return has_exact_posterior(joint, config.exact_limit)

@@ -1,0 +1,172 @@
+"""M-step for everything but the network: beta, Sigma and dispersion from the draws of b.
+
+beta by location expansion and one Newton step on the complete data, Sigma by parameter expansion: beta and the working
+matrices A of eta = X beta + sum_k z_k' A_k b_k take that Newton step together, then Sigma_k = A_k S_k A_k'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glmmnet.em.expansion import Carrier, relocate
+from glmmnet.joint import JointModel, Parameters
+
+#: Rows x draws x columns of the Newton step's design that are held at once.
+_ENTRIES_AT_ONCE = 20_000_000
+#: Entries of the working matrices move at most so far from the identity in one iteration.
+_LARGEST_SCALE_STEP = 0.5
+#: The fixed part of eta moves at most so far (root mean square) in one iteration, for families on a log or logit scale.
+_LARGEST_ETA_STEP = 2.0
+
+
+@dataclass(frozen=True)
+class MStep:
+    """Result of one M-step.
+
+    Attributes
+    ----------
+    params : Parameters
+        The maximisers, before averaging over iterations.
+    shift : Tensor, (Q, C)
+        What the location expansion took out of b.
+    beta_variance : Tensor, (p, C)
+        Rough sampling variance of beta, for the stopping rule.
+    deviance : float
+        -2 log p(y given b) at the old estimates, averaged over the draws.
+    """
+
+    params: Parameters
+    shift: Tensor
+    beta_variance: Tensor
+    deviance: float
+
+
+def m_step(
+    joint: JointModel, carriers: tuple[Carrier, ...], params: Parameters, b: Tensor, f: Tensor | None = None
+) -> MStep:
+    """One M-step from draws b (Q, C, S), given the network's output f (n, C)."""
+    moved = relocate(joint, carriers, params, b.mean(dim=2))
+    b = b - moved.b[:, :, None]
+    centred = Parameters(params.beta + moved.beta, params.sigma, params.phi)
+    newton = _newton(joint, centred, b, f)
+    beta = centred.beta + newton.beta
+    sigma = tuple(
+        term.covariance.expand(_second_moment(b, term.rows, term.q, term.r), working)
+        for term, working in zip(joint.terms, newton.working, strict=True)
+    )
+    phi = params.phi
+    if joint.family.has_dispersion:
+        phi = _dispersion(joint, Parameters(beta, sigma, phi), newton.working, b, f)
+    return MStep(
+        Parameters(beta, sigma, phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood
+    )
+
+
+def _second_moment(b: Tensor, rows: slice, q: int, r: int) -> Tensor:
+    own = b[rows].reshape(q, r, *b.shape[1:])
+    return torch.einsum("qics,qjcs->cij", own, own) / (q * b.shape[2])
+
+
+@dataclass(frozen=True)
+class _Newton:
+    beta: Tensor
+    working: list[Tensor]
+    variance: Tensor
+    log_likelihood: float
+
+
+def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) -> _Newton:
+    """One Newton step for beta and the entries of the working matrices, jointly over classes."""
+    classes, p = joint.n_classes, joint.X.shape[1]
+    entries = [term.covariance.free(term.r) for term in joint.terms]
+    m = p + sum(len(e) for e in entries)
+    hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
+    gradient = torch.zeros(classes, m, dtype=torch.float64)
+    log_likelihood = 0.0
+    fixed = joint.fixed_eta(params, f)
+    for part in _chunks(b, joint.n * m * classes):
+        eta = fixed + joint.random_eta(part)
+        log_p, score = joint.log_likelihood_and_score(eta, params.phi)
+        weight = joint.weight(eta, params.phi)
+        log_likelihood += float(joint.log_likelihood(eta, params.phi).sum())
+        features = [_features(joint, entries, part, c) for c in range(classes)]
+        for c in range(classes):
+            gradient[c] += features[c].T @ score[:, c].reshape(-1)
+            for d in range(c + 1):
+                cross = features[c].T @ (weight[:, c, d].reshape(-1, 1) * features[d])
+                hessian[c, :, d] += cross
+                if d < c:
+                    hessian[d, :, c] += cross.T
+    draws = b.shape[2]
+    inverse = _scaled_pinv(hessian.reshape(classes * m, classes * m) / draws)
+    step = (inverse @ (gradient.reshape(-1) / draws)).reshape(classes, m)
+    step = _damp(joint, step, p)
+    working, at = [], p
+    for term, free in zip(joint.terms, entries, strict=True):
+        a = torch.eye(term.r, dtype=torch.float64).repeat(classes, 1, 1)
+        a[:, free[:, 0], free[:, 1]] += step[:, at : at + len(free)]
+        working.append(a)
+        at += len(free)
+    variance = torch.diagonal(inverse).reshape(classes, m)[:, :p].T
+    return _Newton(step[:, :p].T, working, variance, log_likelihood / draws)
+
+
+def _chunks(b: Tensor, entries_a_draw: int) -> Iterator[Tensor]:
+    size = max(1, _ENTRIES_AT_ONCE // max(entries_a_draw, 1))
+    yield from torch.split(b, size, dim=2)
+
+
+def _features(joint: JointModel, entries: list[Tensor], b: Tensor, c: int) -> Tensor:
+    """Columns of the Newton step for class c: X, then z_i b_j for every free entry (i, j); (n S, m)."""
+    draws = b.shape[2]
+    columns = [joint.X[:, None].expand(-1, draws, -1)]
+    for term, free in zip(joint.terms, entries, strict=True):
+        own = term.gather(b)[:, :, c].transpose(1, 2)
+        effects = own[:, :, free[:, 1]]
+        if term.z is None:
+            columns.append(effects)
+        else:
+            columns.append(term.z[:, None, free[:, 0]] * effects)
+    return torch.cat(columns, dim=2).reshape(joint.n * draws, -1)
+
+
+def _scaled_pinv(matrix: Tensor) -> Tensor:
+    """Inverse of a positive semi-definite matrix; directions without information (shared class shifts) stay put."""
+    scale = torch.diagonal(matrix).clamp_min(1e-300).rsqrt()
+    scaled = scale[:, None] * matrix * scale
+    inverse = torch.linalg.pinv(scaled, hermitian=True, rtol=1e-9)
+    return scale[:, None] * inverse * scale
+
+
+def _damp(joint: JointModel, step: Tensor, p: int) -> Tensor:
+    step = step.clone()
+    step[:, p:] = step[:, p:].clamp(-_LARGEST_SCALE_STEP, _LARGEST_SCALE_STEP)
+    if not joint.family.quadratic and p:
+        size = float((joint.X @ step[:, :p].T).square().mean().sqrt())
+        step[:, :p] *= min(1.0, _LARGEST_ETA_STEP / max(size, 1e-300))
+    return step
+
+
+def _dispersion(
+    joint: JointModel, params: Parameters, working: list[Tensor], b: Tensor, f: Tensor | None
+) -> float:
+    """Dispersion at the new beta and the rescaled draws."""
+    rescaled = torch.cat(
+        [
+            torch.einsum("cij,qjcs->qics", a, b[t.rows].reshape(t.q, t.r, *b.shape[1:])).reshape(
+                -1, *b.shape[1:]
+            )
+            for t, a in zip(joint.terms, working, strict=True)
+        ]
+        or [b]
+    )
+    fixed = joint.fixed_eta(params, f)
+    parts = list(_chunks(rescaled, joint.n * joint.n_classes))
+    values = [
+        joint.family.dispersion(fixed + joint.random_eta(d), joint.target.y, joint.weights) for d in parts
+    ]
+    return sum(v * d.shape[2] for v, d in zip(values, parts, strict=True)) / b.shape[2]

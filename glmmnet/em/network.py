@@ -1,0 +1,183 @@
+"""The network's share of EM: minibatches, with the draws of b refreshed inside the epoch.
+
+By Fisher's identity fresh draws make the minibatch gradient that of the marginal likelihood; draws kept for a whole
+epoch let b absorb what f has not yet learned.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glmmnet.em.config import EMConfig
+from glmmnet.em.e_step import EStep
+from glmmnet.em.expansion import Carrier, find_carriers
+from glmmnet.em.m_step import m_step
+from glmmnet.em.state import EMState
+from glmmnet.em.stopping import Patience
+from glmmnet.errors import FitError
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.networks import NeuralPredictor, WeightAverage
+from glmmnet.typing import Sampler
+
+#: Minibatches a fit takes at least, and the epochs that may give them.
+_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 15, 200
+#: Epochs whose first refresh tunes the sampler's step size, and the transitions it takes.
+_TUNED_EPOCHS, _TUNING = (0, 2, 8), 15
+#: Gain of the averaging while the network learns, after the first epochs.
+_GAIN, _FULL_GAIN_EPOCHS = 0.3, 2
+
+
+@dataclass
+class Rows:
+    """Some of the training rows: the model and the network inputs there."""
+
+    joint: JointModel
+    xs: list[Tensor]
+
+    def subset(self, rows: Tensor) -> Rows:
+        """The same on fewer rows."""
+        return Rows(self.joint.subset(rows), [x[rows] for x in self.xs])
+
+
+class NetworkTraining:
+    """Trains `predictor` in place; iterate :meth:`run`, which leaves the best weights in it.
+
+    Parameters
+    ----------
+    rows : Rows
+        All training rows; a share is held out for early stopping.
+    predictor : NeuralPredictor
+    """
+
+    def __init__(
+        self, rows: Rows, predictor: NeuralPredictor, config: EMConfig, sampler: Sampler | None
+    ) -> None:
+        n = rows.joint.n
+        held = round(n * config.valid_fraction)
+        order = torch.randperm(n)
+        self.valid = rows.subset(order[:held]) if held else None
+        self.train = rows.subset(order[held:].sort().values) if held else rows
+        self.config = config
+        self.predictor = predictor
+        self.e_step = EStep(self.train.joint, sampler, config.network_draws)
+        self.carriers: tuple[Carrier, ...] = find_carriers(self.train.joint)
+        self._average = WeightAverage(predictor, config.weight_average)
+        self._learner = copy.deepcopy(predictor)
+        n_train = self.train.joint.n
+        self._batch = config.batch_size or _batch_size(n_train)
+        batches = math.ceil(n_train / self._batch) + config.refreshes
+        self.epochs = config.epochs or min(max(math.ceil(_STEPS / batches), _FEWEST_EPOCHS), _MOST_EPOCHS)
+        groups = [{"params": b.parameters(), "weight_decay": b.weight_decay} for b in self._learner.blocks]
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, max_lr=config.learning_rate, total_steps=self.epochs * batches + 1, pct_start=0.2
+        )
+
+    def run(self, params: Parameters) -> Iterator[EMState]:
+        """One state an epoch; the last one's `params` go with the weights left in `predictor`."""
+        patience = Patience(self.config.patience)
+        best = (copy.deepcopy(self.predictor.state_dict()), params)
+        for epoch in range(self.epochs):
+            deviance = 0.0
+            for part in torch.randperm(self.train.joint.n).chunk(self.config.refreshes):
+                tune = _TUNING if epoch in _TUNED_EPOCHS and deviance == 0.0 else 0
+                params, b, deviance = self._refresh(params, epoch, tune)
+                self._descend(part, params, b)
+            params, f = self._take_average(params)
+            valid = self._valid_deviance(params)
+            if patience.improved(valid):
+                best = (copy.deepcopy(self.predictor.state_dict()), params)
+            b = self.e_step.b if self.e_step.b is not None else torch.zeros(0, f.shape[1], 1)
+            yield EMState(epoch + 1, "network", params, f, b, deviance, valid, float("nan"), False)
+            if patience.exhausted:
+                break
+        self.predictor.load_state_dict(best[0])
+        self.best_params = best[1]
+
+    def _take_average(self, params: Parameters) -> tuple[Parameters, Tensor]:
+        """F from the averaged weights, centred; its mean goes into the intercept."""
+        self._average.copy_to(self.predictor)
+        self.predictor.centre.copy_(self._learner.centre)
+        f = self.predictor.predict(self.train.xs)
+        if not bool(torch.isfinite(f).all()):
+            raise FitError(
+                f"the network's output is not finite; a lower learning_rate than {self.config.learning_rate:g} may help."
+            )
+        params, f = centre(self.predictor, self.train.joint, params, f)
+        self._learner.centre.copy_(self.predictor.centre)
+        return params, f
+
+    def _refresh(self, params: Parameters, epoch: int, tune: int) -> tuple[Parameters, Tensor, float]:
+        """New f, draws of b and estimates of everything but the network."""
+        joint = self.train.joint
+        params, f = self._take_average(params)
+        b = self.e_step(joint.fixed_eta(params, f), params, sweeps=1, warmup=tune)
+        step = m_step(joint, self.carriers, params, b, f)
+        gain = 1.0 if epoch < _FULL_GAIN_EPOCHS else _GAIN
+        new = params.blend(step.params, gain)
+        self.e_step.shift(gain * step.shift)
+        return new, b - gain * step.shift[:, :, None], step.deviance
+
+    def _descend(self, part: Tensor, params: Parameters, b: Tensor) -> None:
+        """Minibatches over the rows `part`, each row with one of the draws."""
+        joint, config, family = self.train.joint, self.config, self.train.joint.family
+        fixed = joint.fixed_eta(params)
+        draws = b.shape[2]
+        pick = torch.randint(draws, (joint.n,))
+        random = joint.random_eta(b)[torch.arange(joint.n), :, pick][:, :, None]
+        offset = (fixed + random).to(torch.float32)
+        marginal = fixed.to(torch.float32)
+        y, weights = joint.target.y.to(torch.float32), joint.weights.to(torch.float32)
+        self._learner.train()
+        for rows in part.split(self._batch):
+            f = self._learner([x[rows] for x in self.train.xs])[:, :, None]
+            log_p = family.log_prob(f + offset[rows], y[rows], params.phi)[:, 0]
+            if config.fe_loss_weight:
+                log_p = (
+                    log_p
+                    + config.fe_loss_weight * family.log_prob(f + marginal[rows], y[rows], params.phi)[:, 0]
+                )
+            loss = -(weights[rows] * log_p).mean() if joint.weighted else -log_p.mean()
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+            self._schedule.step()
+            self._average.update(self._learner)
+
+    def _valid_deviance(self, params: Parameters) -> float:
+        """-2 log p(y given the present draws) a held-out row; of the training rows when none is held out."""
+        if self.valid is None:
+            return float("-inf")
+        joint = self.valid.joint
+        fixed = joint.fixed_eta(params, self.predictor.predict(self.valid.xs))
+        eta = fixed if self.e_step.b is None else fixed + joint.random_eta(self.e_step.b)
+        return -2.0 * float(joint.log_likelihood(eta, params.phi).mean()) / float(joint.weights.sum())
+
+
+def centre(
+    predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor
+) -> tuple[Parameters, Tensor]:
+    """Move the mean of f (n, C) over the rows into the intercept; nothing moves when there is none."""
+    if "Intercept" not in joint.x_names:
+        return params, f
+    mean = f.mean(dim=0)
+    beta = params.beta.clone()
+    beta[joint.x_names.index("Intercept")] += mean
+    predictor.centre += mean.to(torch.float32)
+    return Parameters(beta, params.sigma, params.phi), f - mean
+
+
+def as_inputs(arrays: Sequence[object]) -> list[Tensor]:
+    """Network inputs as float32 tensors."""
+    return [torch.as_tensor(a, dtype=torch.float32) for a in arrays]
+
+
+def _batch_size(n: int) -> int:
+    """512 rows from 30,000 rows on; fewer below, so that an epoch has about 60 minibatches."""
+    return min(512, max(32, 2 ** round(math.log2(max(n, 64) / 60))))

@@ -1,0 +1,45 @@
+"""What one EM iteration leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from glmmnet.joint import Parameters
+
+
+@dataclass(frozen=True)
+class EMState:
+    """One EM iteration.
+
+    Attributes
+    ----------
+    iteration : int
+        Counted over both phases, from 1.
+    phase : {"network", "polish"}
+    params : Parameters
+        Estimates after the iteration; f is centred on the training rows.
+    f : Tensor, (n, C)
+        Network output on all training rows; zeros without a network.
+    b : Tensor, (Q, C, S)
+        The last draws, where the chains stand.
+    deviance : float
+        -2 log p(y given b), averaged over the draws.
+    valid_deviance : float
+        The same a held-out row, while the network learns; NaN otherwise.
+    change : float
+        max |change of (beta, Sigma, dispersion)| / se; NaN while the network learns.
+    converged : bool
+        The stopping rule is met.
+    """
+
+    iteration: int
+    phase: str
+    params: Parameters
+    f: Tensor
+    b: Tensor
+    deviance: float
+    valid_deviance: float
+    change: float
+    converged: bool

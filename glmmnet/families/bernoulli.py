@@ -1,0 +1,77 @@
+"""Bernoulli family, logit link."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Family, Target, as_numbers, two_levels_as_numbers
+from glmmnet.links import LOGIT
+from glmmnet.typing import Response
+
+
+@FAMILIES.register("bernoulli")
+class Bernoulli(Family):
+    """y is 1 with probability logit^-1(eta), else 0.
+
+    Reads 0/1, booleans and text or categories with two levels; of those the second level (sorted, or in category
+    order) is the success, as in R.
+    """
+
+    name = "bernoulli"
+    link = LOGIT
+
+    def encode(self, response: Response) -> Target:
+        if response.kind == "counts":
+            raise self.disagree(response, "gives successes and trials", "use family='binomial'")
+        if response.kind == "categorical":
+            if len(response.levels) != 2:
+                raise self.disagree(
+                    response,
+                    f"has {len(response.levels)} levels {list(response.levels[:5])}",
+                    "it needs two; use family='categorical'",
+                )
+        elif not two_levels_as_numbers(values := as_numbers(response)):
+            wrong = values[(values != 0) & (values != 1)]
+            raise self.disagree(
+                response,
+                f"has values other than 0 and 1, e.g. {float(wrong[0]):g} ({len(wrong)} rows)",
+                "use family='gaussian', family='categorical', or p(k, n) with family='binomial'",
+            )
+        y = self.encode_new(response, Target(torch.empty(0)))
+        if float(y.max()) == float(y.min()):
+            only = response.levels[int(y[0])] if response.levels else int(y[0])
+            raise self.disagree(response, f"is {only!r} in all rows", "two values are needed")
+        labels = response.levels or (False, True) if response.kind != "numeric" else (0, 1)
+        return Target(y, labels=labels, note=f"success: {labels[1]!r}")
+
+    def encode_new(self, response: Response, target: Target) -> Tensor:
+        return as_numbers(response)[:, None, None]
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        return torch.nn.functional.logsigmoid((2 * y - 1) * eta)[:, 0]
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+        return self.log_prob(eta, y, phi), y - torch.sigmoid(eta)
+
+    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        p = torch.sigmoid(eta)
+        return (p * (1 - p))[:, :, None]
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        mean = (weights * y[:, 0, 0]).sum() / weights.sum()
+        return torch.logit(mean)[None], 1.0
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        return torch.bernoulli(torch.sigmoid(eta))[:, 0]
+
+    def observed(self, y: Tensor) -> Tensor:
+        return y[:, 0, 0]
+
+    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+        return mean * (1 - mean)
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+        observed = y[:, 0, 0]
+        return torch.xlogy(observed, mean) + torch.xlogy(1 - observed, 1 - mean)

@@ -1,0 +1,66 @@
+"""Binomial counts p(k, n), logit link."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Family, Target, as_numbers
+from glmmnet.families.bernoulli import Bernoulli
+from glmmnet.links import LOGIT
+from glmmnet.typing import Response
+
+
+@FAMILIES.register("binomial")
+class Binomial(Family):
+    """k successes out of n trials, each with probability logit^-1(eta); a two-valued response counts as n = 1."""
+
+    name = "binomial"
+    link = LOGIT
+
+    def encode(self, response: Response) -> Target:
+        if response.kind != "counts":
+            single = Bernoulli().encode(response)
+            return Target(self.encode_new(response, single), labels=single.labels, note=single.note)
+        return Target(self.encode_new(response, Target(torch.empty(0))))
+
+    def encode_new(self, response: Response, target: Target) -> Tensor:
+        values = as_numbers(response)
+        if response.kind != "counts":
+            values = torch.stack([values, torch.ones_like(values)], dim=1)
+        return values[:, :, None]
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        k, n = y[:, 0], y[:, 1]
+        choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+        return choose + self._kernel(eta, y)
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+        return self._kernel(eta, y), y[:, :1] - y[:, 1:] * torch.sigmoid(eta)
+
+    @staticmethod
+    def _kernel(eta: Tensor, y: Tensor) -> Tensor:
+        return (y[:, :1] * eta - y[:, 1:] * torch.nn.functional.softplus(eta))[:, 0]
+
+    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        p = torch.sigmoid(eta)
+        return (y[:, 1:] * p * (1 - p))[:, :, None]
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        k, n = (weights[:, None] * y[:, :, 0]).sum(dim=0)
+        return torch.logit((k + 0.5) / (n + 1.0))[None], 1.0
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        trials = y[:, 1:].expand_as(eta)
+        return torch.distributions.Binomial(trials, logits=eta).sample()[:, 0]
+
+    def observed(self, y: Tensor) -> Tensor:
+        return y[:, 0, 0] / y[:, 1, 0]
+
+    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+        return mean * (1 - mean) / y[:, 1, 0]
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+        k, n = y[:, 0, 0], y[:, 1, 0]
+        return torch.xlogy(k, mean) + torch.xlogy(n - k, 1 - mean)

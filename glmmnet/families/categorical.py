@@ -1,0 +1,122 @@
+"""Categorical family: one linear predictor a class (symmetric), or one a class but the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Family, Target
+from glmmnet.links import BASELINE_LOGIT, SOFTMAX
+from glmmnet.typing import Response
+
+
+@FAMILIES.register("categorical")
+class Categorical(Family):
+    """y is class c with probability softmax(eta)_c.
+
+    Parameters
+    ----------
+    reference : class label, optional
+        None: the paper's symmetric form, a linear predictor and a variance a class; the fixed effects of the
+        classes sum to zero. A label: baseline-category logits, as mclogit and brms have them; the
+        reference's linear predictor is 0.
+
+    Examples
+    --------
+    >>> from glmmnet.families import Categorical
+    >>> Categorical(reference="a")
+    Categorical(reference='a')
+    """
+
+    name = "categorical"
+    class_means = True
+
+    def __init__(self, reference: Any = None) -> None:
+        self.reference = reference
+        self.link = SOFTMAX if reference is None else BASELINE_LOGIT
+
+    def encode(self, response: Response) -> Target:
+        if response.kind == "counts":
+            raise self.disagree(response, "gives successes and trials", "use family='binomial'")
+        if response.kind == "categorical":
+            labels = response.levels
+        else:
+            values = np.unique(response.values)
+            if response.kind == "numeric" and not np.all(values == np.round(values)):
+                wrong = values[values != np.round(values)][0]
+                raise self.disagree(
+                    response,
+                    f"has values that are no class, e.g. {wrong:g}",
+                    "use family='gaussian' or whole numbers",
+                )
+            labels = tuple(v.item() if response.kind == "boolean" else int(v) for v in values)
+        if len(labels) < 2:
+            raise self.disagree(response, f"has one class, {list(labels)}", "two or more are needed")
+        if self.reference is not None:
+            if self.reference not in labels:
+                raise self.disagree(
+                    response, f"has no class {self.reference!r}", f"reference is one of {list(labels[:20])}"
+                )
+            labels = (self.reference, *(label for label in labels if label != self.reference))
+        predictors = tuple(str(label) for label in (labels if self.reference is None else labels[1:]))
+        note = "" if self.reference is None else f"reference: {self.reference!r}"
+        target = Target(torch.empty(0), labels=labels, predictors=predictors, note=note)
+        return Target(self.encode_new(response, target), labels=labels, predictors=predictors, note=note)
+
+    def encode_new(self, response: Response, target: Target) -> Tensor:
+        known = {label: code for code, label in enumerate(target.labels)}
+        found = response.levels if response.kind == "categorical" else tuple(np.unique(response.values))
+        codes = response.values if response.kind == "categorical" else np.searchsorted(found, response.values)
+        if unknown := [level for level in found if level not in known]:
+            raise self.disagree(
+                response, f"has classes unseen in training, {unknown[:5]}", "leave those rows out"
+            )
+        translate = torch.tensor([known[level] for level in found])
+        index = translate[torch.as_tensor(np.asarray(codes, dtype=np.int64))]
+        return torch.nn.functional.one_hot(index, len(target.labels)).to(torch.float64)[:, :, None]
+
+    def _all_classes(self, eta: Tensor) -> Tensor:
+        if self.reference is None:
+            return eta
+        return torch.cat([torch.zeros_like(eta[:, :1]), eta], dim=1)
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        scores = self._all_classes(eta)
+        return (y * scores).sum(dim=1) - torch.logsumexp(scores, dim=1)
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+        log_p = torch.log_softmax(self._all_classes(eta), dim=1)
+        score = y - torch.exp(log_p)
+        return (y * log_p).sum(dim=1), score if self.reference is None else score[:, 1:]
+
+    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        p = torch.softmax(self._all_classes(eta), dim=1)
+        p = p if self.reference is None else p[:, 1:]
+        weight = -p[:, :, None] * p[:, None]
+        torch.diagonal(weight, dim1=1, dim2=2).add_(p.transpose(1, 2))
+        return weight
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        share = (weights[:, None] * y[:, :, 0]).sum(dim=0) / weights.sum()
+        return self.link.link(share[None])[0], 1.0
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        probabilities = self.mean(eta).transpose(1, 2)
+        flat = probabilities.reshape(-1, probabilities.shape[2])
+        return torch.multinomial(flat, 1).reshape(probabilities.shape[:2]).to(eta.dtype)
+
+    def observed(self, y: Tensor) -> Tensor:
+        return y[:, :, 0]
+
+    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+        return mean * (1 - mean)
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+        return torch.xlogy(y[:, :, 0], mean).sum(dim=1)
+
+    def __repr__(self) -> str:
+        return f"Categorical(reference={self.reference!r})"

@@ -1,0 +1,75 @@
+"""Gaussian family, identity link; phi is the residual variance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Family, Target, as_numbers
+from glmmnet.links import IDENTITY
+from glmmnet.typing import Response
+
+
+@FAMILIES.register("gaussian")
+class Gaussian(Family):
+    """y ~ N(eta, phi)."""
+
+    name = "gaussian"
+    link = IDENTITY
+    has_dispersion = True
+    quadratic = True
+
+    def encode(self, response: Response) -> Target:
+        if response.kind == "categorical":
+            raise self.disagree(
+                response,
+                f"is text or categorical with levels {list(response.levels[:5])}",
+                "use family='bernoulli' (two levels) or 'categorical', or give numbers",
+            )
+        if response.kind == "counts":
+            raise self.disagree(response, "gives successes and trials", "use family='binomial'")
+        y = as_numbers(response)
+        if float(y.max() - y.min()) == 0.0:
+            raise self.disagree(
+                response, f"is constant ({float(y[0]):g} in all rows)", "there is nothing to explain"
+            )
+        return Target(y[:, None, None])
+
+    def encode_new(self, response: Response, target: Target) -> Tensor:
+        return as_numbers(response)[:, None, None]
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        return -0.5 * ((y - eta)[:, 0].square() / phi + math.log(2 * math.pi * phi))
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+        residual = y - eta
+        score = residual / phi
+        return -0.5 * (residual * score)[:, 0], score
+
+    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        return torch.full_like(eta, 1.0 / phi)[:, :, None]
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        total = weights.sum()
+        mean = (weights * y[:, 0, 0]).sum() / total
+        variance = (weights * (y[:, 0, 0] - mean).square()).sum() / total
+        return mean[None], float(variance)
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        return (eta + math.sqrt(phi) * torch.randn_like(eta))[:, 0]
+
+    def observed(self, y: Tensor) -> Tensor:
+        return y[:, 0, 0]
+
+    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+        return torch.full_like(mean, phi)
+
+    def dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
+        square = (y - eta)[:, 0].square().mean(dim=1)
+        return float((weights * square).sum() / weights.sum())
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+        return -0.5 * (y[:, 0, 0] - mean).square()

@@ -1,0 +1,341 @@
+"""The joint density of response and random effects, log p(y | b) + log p(b), written once for everything above.
+
+Shapes: b is (Q, C, S), the rows ordered term by term, level by level, column by column (Q = sum of q * r), for S draws
+at once; eta is (n, C, S); X beta + offset + f is the fixed part, (n, C, 1).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from glmmnet.cholesky import Segment
+from glmmnet.covariances import COVARIANCES, Covariance
+from glmmnet.design import Design
+from glmmnet.families import Family, Target
+
+#: Variances below this share of the term's own scale are kept apart from 0 inside the E-step.
+_RIDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What EM estimates besides the network.
+
+    Attributes
+    ----------
+    beta : Tensor, (p, C)
+    sigma : tuple of Tensor, each (C, r, r)
+        Covariance of each random term's columns.
+    phi : float
+        Dispersion; 1 for families that have none.
+    """
+
+    beta: Tensor
+    sigma: tuple[Tensor, ...]
+    phi: float
+
+    def blend(self, new: Parameters, gain: float) -> Parameters:
+        """The stochastic-approximation average: self + gain (new - self)."""
+        return Parameters(
+            torch.lerp(self.beta, new.beta, gain),
+            tuple(torch.lerp(old, fresh, gain) for old, fresh in zip(self.sigma, new.sigma, strict=True)),
+            self.phi + gain * (new.phi - self.phi),
+        )
+
+
+class TermData:
+    """A random term as tensors: gathers level effects to rows and sums rows to levels.
+
+    Attributes
+    ----------
+    label, group, names, levels, structure
+        As in :class:`glmmnet.typing.RandomTerm`.
+    covariance : Covariance
+    index : Tensor of int64, (n,)
+    z : Tensor, (n, r), or None when it is one column of ones
+    start : int
+        First row of the term in b.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        group: str,
+        names: tuple[str, ...],
+        levels: pd.Index,
+        structure: str,
+        index: np.ndarray,
+        z: np.ndarray,
+        start: int,
+    ) -> None:
+        self.label, self.group, self.names, self.levels, self.structure = (
+            label,
+            group,
+            names,
+            levels,
+            structure,
+        )
+        self.covariance: Covariance = COVARIANCES[structure]
+        self.index = torch.as_tensor(index)
+        self.q, self.r = len(levels), z.shape[1]
+        self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
+        self.start = start
+        self._sum = _level_sum_matrix(index, self.q)
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the term in b."""
+        return slice(self.start, self.start + self.q * self.r)
+
+    def columns(self) -> Tensor:
+        """Z with the column of ones written out, (n, r)."""
+        return torch.ones(len(self.index), 1, dtype=torch.float64) if self.z is None else self.z
+
+    def gather(self, b: Tensor) -> Tensor:
+        """Effects of each row's level, column by column: b (Q, C, S) -> (n, r, C, S)."""
+        tail = b.shape[1:]
+        own = b[self.rows].reshape(self.q, -1)
+        return own.index_select(0, self.index).reshape(-1, self.r, *tail)
+
+    def eta(self, b: Tensor) -> Tensor:
+        """The term's share of the linear predictor, (n, C, S)."""
+        effects = self.gather(b)
+        if self.z is None:
+            return effects[:, 0]
+        return (
+            torch.einsum("nr,nrcs->ncs", self.z, effects)
+            if self.r > 1
+            else effects[:, 0] * self.z[:, :, None]
+        )
+
+    def level_sum(self, values: Tensor) -> Tensor:
+        """Sum rows to levels: (n, ...) -> (q, ...)."""
+        flat = values.reshape(values.shape[0], -1)
+        return (self._sum @ flat).reshape(self.q, *values.shape[1:])
+
+    def transpose(self, values: Tensor) -> Tensor:
+        """Z' values: (n, C, S) -> (q * r, C, S)."""
+        if self.z is None:
+            return self.level_sum(values)
+        weighted = self.z[:, :, None, None] * values[:, None]
+        return self.level_sum(weighted).reshape(-1, *values.shape[1:])
+
+
+def _level_sum_matrix(index: np.ndarray, q: int) -> Tensor:
+    order = np.argsort(index, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=q))])
+    with warnings.catch_warnings():
+        # Torch announces on first use that CSR tensors are in beta; the one product used here is tested.
+        warnings.simplefilter("ignore")
+        return torch.sparse_csr_tensor(
+            torch.as_tensor(starts),
+            torch.as_tensor(order),
+            torch.ones(len(index), dtype=torch.float64),
+            (q, len(index)),
+            check_invariants=False,
+        )
+
+
+@dataclass(frozen=True)
+class JointModel:
+    """Family, data and random terms; the parameters and f are given to each call.
+
+    Attributes
+    ----------
+    family : Family
+    target : Target
+        The response as the family reads it.
+    X : Tensor, (n, p) float64
+    x_names : tuple of str
+    offset : Tensor, (n, C, 1)
+        Sum of the offset() terms.
+    weights : Tensor, (n,)
+        Each row's log density is multiplied by its weight (1 unless given).
+    terms : tuple of TermData
+    """
+
+    family: Family
+    target: Target
+    X: Tensor
+    x_names: tuple[str, ...]
+    offset: Tensor
+    weights: Tensor
+    terms: tuple[TermData, ...]
+
+    @classmethod
+    def from_design(cls, design: Design, family: Family) -> JointModel:
+        """Tensors of a training design; the family reads the response."""
+        if design.response is None:
+            raise ValueError("the design has no response")
+        target = family.encode(design.response)
+        classes = len(target.predictors)
+        terms, start = [], 0
+        for t in design.random:
+            terms.append(TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start))
+            start += len(t.levels) * len(t.names)
+        weights = np.ones(design.n) if design.weights is None else design.weights
+        offset = torch.as_tensor(design.offset, dtype=torch.float64)
+        return cls(
+            family,
+            target,
+            torch.as_tensor(np.ascontiguousarray(design.X), dtype=torch.float64),
+            design.x_names,
+            offset[:, None, None].expand(-1, classes, 1),
+            torch.as_tensor(weights, dtype=torch.float64),
+            tuple(terms),
+        )
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.weights)
+
+    @property
+    def n_classes(self) -> int:
+        """C, linear predictors a row."""
+        return len(self.target.predictors)
+
+    @property
+    def n_effects(self) -> int:
+        """Q, rows of b."""
+        return sum(t.q * t.r for t in self.terms)
+
+    @cached_property
+    def weighted(self) -> bool:
+        """Whether any row's weight differs from 1."""
+        return bool(torch.any(self.weights != 1.0))
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """Where each term's rows lie in a (Q C, Q C) precision."""
+        c = self.n_classes
+        return tuple(Segment(t.start * c, t.q, t.r * c) for t in self.terms)
+
+    def subset(self, rows: Tensor) -> JointModel:
+        """The same model on some of the rows (m,); every level stays."""
+        picked = rows.numpy()
+        terms = tuple(
+            TermData(
+                t.label,
+                t.group,
+                t.names,
+                t.levels,
+                t.structure,
+                t.index.numpy()[picked],
+                t.columns().numpy()[picked],
+                t.start,
+            )
+            for t in self.terms
+        )
+        return replace(
+            self,
+            target=replace(self.target, y=self.target.y[rows]),
+            X=self.X[rows],
+            offset=self.offset[rows],
+            weights=self.weights[rows],
+            terms=terms,
+        )
+
+    def fixed_eta(self, params: Parameters, f: Tensor | None = None) -> Tensor:
+        """Offset + X beta + f, (n, C, 1), for network output f (n, C)."""
+        fixed = self.X @ params.beta
+        return self.offset + (fixed if f is None else fixed + f)[:, :, None]
+
+    def random_eta(self, b: Tensor) -> Tensor:
+        """Z b, (n, C, S)."""
+        total = torch.zeros(self.n, self.n_classes, b.shape[2], dtype=b.dtype)
+        for term in self.terms:
+            total += term.eta(b)
+        return total
+
+    def random_transpose(self, values: Tensor) -> Tensor:
+        """Z' values, (Q, C, S)."""
+        return torch.cat([term.transpose(values) for term in self.terms])
+
+    def log_likelihood(self, eta: Tensor, phi: float) -> Tensor:
+        """Sum over rows of log p(y | eta), one number a draw: (S,)."""
+        return (self.weights[:, None] * self.family.log_prob(eta, self.target.y, phi)).sum(dim=0)
+
+    def log_likelihood_and_score(self, eta: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+        """Log likelihood up to terms free of eta, (S,), and its derivative with respect to eta, (n, C, S)."""
+        log_p, score = self.family.log_prob_and_score(eta, self.target.y, phi)
+        if self.weighted:
+            return self.weights @ log_p, self.weights[:, None, None] * score
+        return log_p.sum(dim=0), score
+
+    def weight(self, eta: Tensor, phi: float) -> Tensor:
+        """Information of each row about eta, (n, C, C, S)."""
+        weight = self.family.weight(eta, self.target.y, phi)
+        return self.weights[:, None, None, None] * weight if self.weighted else weight
+
+    def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
+        """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""
+        return tuple(torch.linalg.inv(away_from_singular(sigma)) for sigma in params.sigma)
+
+    def prior(self, b: Tensor, precisions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Kernel of log p(b), -b'P b / 2 of each draw (S,), and P b (Q, C, S)."""
+        parts = []
+        for term, precision in zip(self.terms, precisions, strict=True):
+            own = b[term.rows].reshape(term.q, term.r, *b.shape[1:])
+            if term.r == 1:
+                parts.append((own * precision[:, 0, 0][:, None]).reshape(-1, *b.shape[1:]))
+            else:
+                parts.append(torch.einsum("cij,qjcs->qics", precision, own).reshape(-1, *b.shape[1:]))
+        pulled = torch.cat(parts)
+        return -0.5 * (b * pulled).sum(dim=(0, 1)), pulled
+
+    def prior_log_normalizer(self, params: Parameters) -> float:
+        """Log of the constant that makes exp(kernel) the prior density of b."""
+        total = 0.0
+        for term, sigma in zip(self.terms, params.sigma, strict=True):
+            sign_logdet = torch.linalg.slogdet(2 * torch.pi * away_from_singular(sigma))[1]
+            total -= 0.5 * term.q * float(sign_logdet.sum())
+        return total
+
+    @cached_property
+    def z_matrix(self) -> sp.csr_matrix:
+        """Z (n, Q) as a sparse matrix, for the blocked Cholesky."""
+        parts = []
+        for t in self.terms:
+            columns = t.columns().numpy()
+            where = (t.index.numpy()[:, None] * t.r + np.arange(t.r)).ravel()
+            pointer = np.arange(0, self.n * t.r + 1, t.r)
+            parts.append(sp.csr_matrix((columns.ravel(), where, pointer), shape=(self.n, t.q * t.r)))
+        return sp.hstack(parts, format="csr")
+
+    def information(self, weight: Tensor) -> sp.csr_matrix:
+        """Z'WZ (Q C, Q C) for a weight (n, C, C), rows of b with their classes innermost."""
+        z, c = self.z_matrix, self.n_classes
+        if c == 1:
+            return (z.T @ z.multiply(weight[:, 0].numpy())).tocsr()
+        blocks = [[z.T @ z.multiply(weight[:, i, j, None].numpy()) for j in range(c)] for i in range(c)]
+        by_class = sp.bmat(blocks, format="csr")
+        order = np.arange(self.n_effects * c).reshape(c, -1).T.ravel()
+        return by_class[order][:, order]
+
+    def precision_matrix(self, params: Parameters) -> sp.csr_matrix:
+        """The prior precision of b, (Q C, Q C), sparse."""
+        blocks = []
+        for term, precision in zip(self.terms, self.precisions(params), strict=True):
+            small = np.zeros((term.r, self.n_classes, term.r, self.n_classes))
+            for c in range(self.n_classes):
+                small[:, c, :, c] = precision[c].numpy()
+            size = term.r * self.n_classes
+            blocks.append(sp.kron(sp.eye(term.q), small.reshape(size, size)))
+        return sp.block_diag(blocks, format="csr")
+
+
+def away_from_singular(sigma: Tensor) -> Tensor:
+    """`sigma` (C, r, r) with its eigenvalues kept a hair above 0, so that it has an inverse."""
+    r = sigma.shape[-1]
+    scale = torch.diagonal(sigma, dim1=-2, dim2=-1).mean(dim=-1).clamp_min(_RIDGE)
+    return sigma + _RIDGE * scale[:, None, None] * torch.eye(r, dtype=sigma.dtype)

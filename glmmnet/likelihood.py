@@ -1,0 +1,280 @@
+"""Marginal log-likelihood at the estimates: exact, by quadrature, by thermodynamic integration, or approximately.
+
+Every method integrates b out given f; each states its Monte Carlo error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.cholesky import DENSE_LIMIT, BlockedCholesky, dense_size
+from glmmnet.em.e_step import WhitenedPosterior
+from glmmnet.errors import FitError
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import LaplacePoint, find_mode, has_exact_posterior, level_blocks
+from glmmnet.typing import Sampler, SamplerState
+
+#: Quadrature points a dimension, and the most dimensions a level may have.
+_NODES, _MOST_DIMENSIONS = {1: 31, 2: 15}, 2
+#: Temperatures of thermodynamic integration; transitions that warm up and that count at each.
+_TEMPERATURES, _WARMUP, _TRANSITIONS = 5, 15, 60
+#: Draws of importance sampling.
+_IMPORTANCE_DRAWS = 2000
+#: Rows x draws held at once.
+_ROWS_AT_ONCE = 4_000_000
+#: Copies of b side by side in thermodynamic integration hold at most so many rows.
+_COPIED_ROWS, _MOST_COPIES = 40_000, 20
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """A marginal log-likelihood and how it was computed.
+
+    Attributes
+    ----------
+    value : float
+    se : float
+        Monte Carlo standard error; 0 for deterministic methods.
+    method : {"exact", "agq", "thermodynamic", "importance", "laplace"}
+    """
+
+    value: float
+    se: float
+    method: str
+
+
+@dataclass(frozen=True)
+class _Setting:
+    joint: JointModel
+    params: Parameters
+    f: Tensor | None
+    sampler: Sampler | None
+
+    @property
+    def fixed(self) -> Tensor:
+        return self.joint.fixed_eta(self.params, self.f)
+
+
+def log_likelihood(
+    joint: JointModel,
+    params: Parameters,
+    f: Tensor | None = None,
+    *,
+    sampler: Sampler | None = None,
+    method: str | None = None,
+) -> LogLikelihood:
+    """Log p(y) with b integrated out.
+
+    Parameters
+    ----------
+    joint : JointModel
+    params : Parameters
+        Variances of exactly 0 replaced, see :func:`glmmnet.em.loop.floored`.
+    f : Tensor, (n, C), optional
+        Network output, held fixed.
+    sampler : Sampler, optional
+        For ``thermodynamic``.
+    method : str, optional
+        None: the best that the model allows: exact (Gaussian), agq (one random term of at most two effects a level),
+        else thermodynamic.
+
+    Raises
+    ------
+    ValueError
+        Unknown method.
+    FitError
+        The method does not apply to this model.
+    """
+    setting = _Setting(joint, params, f, sampler)
+    name = best_method(joint) if method is None else method
+    if name not in _METHODS:
+        raise ValueError(f"There is no likelihood method {name!r}; methods: {', '.join(_METHODS)}.")
+    return _METHODS[name](setting)
+
+
+def best_method(joint: JointModel) -> str:
+    """The most accurate affordable method for this model."""
+    if not joint.terms or has_exact_posterior(joint, DENSE_LIMIT):
+        return "exact"
+    if _quadrature_dimension(joint) <= _MOST_DIMENSIONS:
+        return "agq"
+    return "thermodynamic"
+
+
+def _exact(setting: _Setting) -> LogLikelihood:
+    joint = setting.joint
+    if not joint.terms:
+        value = float(joint.log_likelihood(setting.fixed, setting.params.phi)[0])
+        return LogLikelihood(value, 0.0, "exact")
+    if not has_exact_posterior(joint, DENSE_LIMIT):
+        raise FitError(
+            f"method='exact' needs a Gaussian model whose blocked Cholesky leaves at most {DENSE_LIMIT} dense rows; "
+            f"here the family is {joint.family.name} and {dense_size(joint.segments)} rows are left."
+        )
+    value, _ = _laplace_value(setting)
+    return LogLikelihood(value, 0.0, "exact")
+
+
+def _laplace(setting: _Setting) -> LogLikelihood:
+    if not setting.joint.terms:
+        return _exact(setting)
+    return LogLikelihood(_laplace_value(setting)[0], 0.0, "laplace")
+
+
+def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
+    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole H, and the mode."""
+    joint, params, fixed = setting.joint, setting.params, setting.fixed
+    if dense_size(joint.segments) > DENSE_LIMIT:
+        raise FitError(
+            f"method='laplace' needs a blocked Cholesky of at most {DENSE_LIMIT} dense rows, here "
+            f"{dense_size(joint.segments)} are left; use method='thermodynamic'."
+        )
+    mode = find_mode(joint, fixed, params).mode
+    prior = joint.precision_matrix(params)
+    for _ in range(50):
+        eta = fixed + joint.random_eta(mode[:, :, None])
+        _, score = joint.log_likelihood_and_score(eta, params.phi)
+        gradient = (
+            joint.random_transpose(score) - joint.prior(mode[:, :, None], joint.precisions(params))[1]
+        )[..., 0]
+        factor = BlockedCholesky(
+            joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments
+        )
+        step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(mode.shape)
+        mode = mode + step
+        if float(step.abs().max()) < 1e-8:
+            break
+    log_joint = _log_joint(setting, mode[:, :, None])
+    return float(log_joint[0]) + 0.5 * (mode.numel() * math.log(2 * math.pi) - factor.logdet), mode
+
+
+def _log_joint(setting: _Setting, b: Tensor) -> Tensor:
+    """Log p(y, b) with every constant, (S,)."""
+    joint, params = setting.joint, setting.params
+    eta = setting.fixed + joint.random_eta(b)
+    kernel, _ = joint.prior(b, joint.precisions(params))
+    return joint.log_likelihood(eta, params.phi) + kernel + joint.prior_log_normalizer(params)
+
+
+def _quadrature_dimension(joint: JointModel) -> int:
+    return joint.terms[0].r * joint.n_classes if len(joint.terms) == 1 else _MOST_DIMENSIONS + 1
+
+
+def _agq(setting: _Setting) -> LogLikelihood:
+    """Adaptive Gauss-Hermite quadrature, level by level, around each level's mode."""
+    joint, params, fixed = setting.joint, setting.params, setting.fixed
+    dimension = _quadrature_dimension(joint)
+    if dimension > _MOST_DIMENSIONS:
+        raise FitError(
+            "method='agq' needs one random term with at most two effects a level; use method='thermodynamic'."
+        )
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES[dimension])
+    grid = torch.as_tensor(np.stack(np.meshgrid(*[nodes] * dimension, indexing="ij")).reshape(dimension, -1))
+    log_w = torch.as_tensor(np.log(weights))
+    log_weights = log_w if dimension == 1 else (log_w[:, None] + log_w).reshape(-1)
+    term, point = joint.terms[0], find_mode(joint, fixed, params)
+    blocks = _level_factors(setting, point)
+    spread = torch.einsum("qij,ik->qjk", torch.linalg.inv(blocks), grid).reshape(*point.mode.shape, -1)
+    log_det = -torch.log(torch.diagonal(blocks, dim1=1, dim2=2)).sum(dim=1)
+    precision = joint.precisions(params)[0]
+    values = []
+    chunk = max(1, _ROWS_AT_ONCE // (joint.n * joint.n_classes))
+    for part in torch.split(spread, chunk, dim=2):
+        b = point.mode[:, :, None] + part
+        log_p = joint.weights[:, None] * joint.family.log_prob(
+            fixed + joint.random_eta(b), joint.target.y, params.phi
+        )
+        own = b.reshape(term.q, term.r, joint.n_classes, -1)
+        kernel = -0.5 * torch.einsum("qics,cij,qjcs->qs", own, precision, own)
+        values.append(term.level_sum(log_p) + kernel)
+    # hermegauss integrates against exp(-x^2 / 2): give that factor back.
+    terms = torch.cat(values, dim=1) + 0.5 * grid.square().sum(dim=0) + log_weights
+    total = float((torch.logsumexp(terms, dim=1) + log_det).sum()) + joint.prior_log_normalizer(params)
+    return LogLikelihood(total, 0.0, "agq")
+
+
+def _level_factors(setting: _Setting, point: LaplacePoint) -> Tensor:
+    """Cholesky factors of the curvature of each level at its mode, (q, r C, r C)."""
+    joint, params = setting.joint, setting.params
+    eta = setting.fixed + joint.random_eta(point.mode[:, :, None])
+    weight = joint.weight(eta, params.phi)[..., 0]
+    return torch.linalg.cholesky(level_blocks(joint, joint.terms[0], weight, joint.precisions(params)[0]))
+
+
+def _log_ratio(setting: _Setting, point: LaplacePoint, u: Tensor) -> Tensor:
+    """Log p(y, b(u)) - log q(u), q the Laplace Gaussian; u (Q, C, S) -> (S,)."""
+    log_q = -0.5 * u.square().sum(dim=(0, 1)) - 0.5 * point.mode.numel() * math.log(2 * math.pi)
+    return _log_joint(setting, point.whitening.to_b(u)) + point.whitening.log_det - log_q
+
+
+def _importance(setting: _Setting) -> LogLikelihood:
+    """One-step importance sampling from the Laplace Gaussian, antithetic pairs."""
+    if not setting.joint.terms:
+        return _exact(setting)
+    point = find_mode(setting.joint, setting.fixed, setting.params)
+    chunk = max(1, min(_IMPORTANCE_DRAWS, _ROWS_AT_ONCE // (setting.joint.n * setting.joint.n_classes)))
+    ratios = []
+    for _ in range(-(-_IMPORTANCE_DRAWS // (2 * chunk))):
+        u = torch.randn(*point.mode.shape, chunk, dtype=torch.float64)
+        ratios += [_log_ratio(setting, point, u), _log_ratio(setting, point, -u)]
+    ratio = torch.cat(ratios)
+    weight = torch.exp(ratio - ratio.max())
+    value = float(ratio.max() + torch.log(weight.mean()))
+    return LogLikelihood(value, float(weight.std() / weight.mean()) / math.sqrt(len(weight)), "importance")
+
+
+class _Tempered:
+    """t log p(y, b(u)) + (1 - t) log q(u), with its gradient."""
+
+    def __init__(self, posterior: WhitenedPosterior, temperature: float) -> None:
+        self._posterior, self._t = posterior, temperature
+
+    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self._posterior(u)
+        t = self._t
+        return t * value - 0.5 * (1 - t) * (u @ u), t * gradient - (1 - t) * u
+
+
+def _thermodynamic(setting: _Setting) -> LogLikelihood:
+    """Integral over temperature t of E_t[log p - log q], from the Laplace Gaussian (t = 0) to the posterior (t = 1)."""
+    joint, params, fixed = setting.joint, setting.params, setting.fixed
+    if not joint.terms:
+        return _exact(setting)
+    if setting.sampler is None:
+        raise FitError("method='thermodynamic' needs a sampler; fit with sampler='nuts'.")
+    point = find_mode(joint, fixed, params)
+    copies = max(1, min(_MOST_COPIES, _COPIED_ROWS // joint.n))
+    posterior = WhitenedPosterior(joint, fixed, params, point.whitening, copies)
+    state = SamplerState(torch.randn(point.mode.numel() * copies, dtype=torch.float64))
+    nodes, weights = np.polynomial.legendre.leggauss(_TEMPERATURES)
+    value, variance = 0.0, 0.0
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        target = _Tempered(posterior, float(node))
+        result = setting.sampler.draw(target, state, draws=_TRANSITIONS, warmup=_WARMUP)
+        state = result.state
+        shape = (*point.mode.shape, copies)
+        ratios = torch.stack([_log_ratio(setting, point, u.reshape(shape)).mean() for u in result.u])
+        value += weight * float(ratios.mean())
+        variance += weight**2 * _variance_of_mean(ratios.numpy())
+    return LogLikelihood(value, math.sqrt(variance), "thermodynamic")
+
+
+def _variance_of_mean(values: np.ndarray) -> float:
+    """Variance of the mean of an autocorrelated series, from the means of ten batches."""
+    batches = np.array([batch.mean() for batch in np.array_split(values, 10)])
+    return float(batches.var(ddof=1)) / len(batches)
+
+
+_METHODS: dict[str, Callable[[_Setting], LogLikelihood]] = {
+    "exact": _exact,
+    "agq": _agq,
+    "thermodynamic": _thermodynamic,
+    "importance": _importance,
+    "laplace": _laplace,
+}
