@@ -73,8 +73,12 @@ class Environment:
     variables: Sequence[str]
     context: Mapping[str, Any]
 
-    def evaluate(self, text: str, state: dict[str, Any], model_spec: ModelSpec | None = None) -> Any:
+    def evaluate(
+        self, text: str, state: dict[str, Any], model_spec: ModelSpec | None = None, *, scalar: bool = False
+    ) -> Any:
         """Value of expression `text`; stateful transforms keep what they learn in `state`.
+
+        With `scalar`, one number stands for the same number in every row.
 
         Raises
         ------
@@ -96,6 +100,8 @@ class Environment:
             raise
         except Exception as error:
             raise DesignError(f"`{text}` cannot be computed: {type(error).__name__}: {error}") from error
+        if scalar and np.ndim(value) == 0 and isinstance(value, int | float | np.number):
+            return np.full(len(self.frame), value)
         return self._checked(text, value)
 
     def _checked(self, text: str, value: Any) -> Any:

@@ -158,7 +158,7 @@ def not_finite(what: str, bad: np.ndarray) -> str:
     )
 
 
-class DesignMaterializer(PandasMaterializer):  # type: ignore[misc]
+class DesignMaterializer(PandasMaterializer):
     """formulaic's materialiser for pandas that reaches only what `Environment` grants."""
 
     REGISTER_NAME = "glmmnet"
@@ -188,12 +188,18 @@ class DesignMaterializer(PandasMaterializer):  # type: ignore[misc]
         known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
         if factor.metadata.kind is Factor.Kind.CATEGORICAL and known is not None:
             values = getattr(factor.values, "__wrapped__", factor.values)
-            unseen = [level for level in pd.unique(pd.Series(values)) if level not in set(known)]
+            known_levels = set(known)
+            unseen = [level for level in pd.unique(pd.Series(values)) if level not in known_levels]
             if unseen:
                 raise DesignError(
                     f"`{factor.expr}` has {_levels(unseen)}, unseen in training; known: {_listed(known)}."
                 )
-        return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", DataMismatchWarning)
+                return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
+        except DataMismatchWarning:
+            raise DesignError(f"`{factor.expr}` has values outside its levels=; name all of them.") from None
 
 
 def _materialise(spec: ModelSpec, environment: Environment) -> np.ndarray:
@@ -202,13 +208,7 @@ def _materialise(spec: ModelSpec, environment: Environment) -> np.ndarray:
 
 def _run(materialiser: DesignMaterializer, spec: ModelSpec) -> tuple[np.ndarray, ModelSpec]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DataMismatchWarning)
-            result = materialiser.get_model_matrix(spec)
-    except DataMismatchWarning:
-        raise DesignError(
-            f"A categorical of {', '.join(f'`{term}`' for term in spec.formula)} has values outside its levels=."
-        ) from None
+        result = materialiser.get_model_matrix(spec)
     except FormulaicError as error:
         if isinstance(error.__cause__, GLMMNetError):
             raise error.__cause__ from None

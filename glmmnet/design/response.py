@@ -111,7 +111,7 @@ def _counts(spec: ResponseSpec, environment: Environment, transforms: dict[str, 
     """Successes and trials, float64, (n, 2)."""
     columns = []
     for text in spec.expressions:
-        value = pd.Series(environment.evaluate(text, transforms))
+        value = pd.Series(environment.evaluate(text, transforms, scalar=True))
         if column_kind(value) != "numeric":
             raise DesignError(f"`{text}` in `{spec.label}` must be whole numbers, not {column_kind(value)}.")
         numbers = value.to_numpy(dtype=np.float64)

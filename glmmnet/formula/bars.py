@@ -11,7 +11,7 @@ from formulaic.parser.types import Operator, OrderedSet, Term, Token
 
 from .carets import error_at
 from .spec import RandomSpec
-from .terms import SpecialTerm
+from .terms import SpecialTerm, plain_products
 from .tokens import head, is_context, is_operator, written
 
 STRUCTURES = {"|": "us", "||": "diag"}
@@ -105,7 +105,7 @@ def bar_operator(token: Token, made: list[SpecialTerm]) -> Operator:
                 raise error_at(term.token, f"{term.what} `{term}` is not allowed inside a random-effect term.")
         if not effects:
             raise error_at(token, "There are no effects left before the bar; write e.g. `(1 | g)` or `(0 + x | g)`.")
-        terms = [_random_term(effects, group, token) for group in groups]
+        terms = [_random_term(plain_products(effects), group, token) for group in groups]
         made.extend(terms)
         return OrderedSet(terms)
 
@@ -122,8 +122,8 @@ def bar_operator(token: Token, made: list[SpecialTerm]) -> Operator:
     )
 
 
-def _random_term(effects: OrderedSet[Term], group: Term, token: Token) -> SpecialTerm:
-    ordered = tuple(SimpleFormula(list(effects)))
+def _random_term(effects: list[Term], group: Term, token: Token) -> SpecialTerm:
+    ordered = tuple(SimpleFormula(effects))
     columns = tuple(factor.expr for factor in group.factors)
     text = " + ".join(str(term) for term in ordered)
     if not any(term == "1" for term in ordered):

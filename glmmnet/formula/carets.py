@@ -36,11 +36,12 @@ def translate(error: Exception, source: str) -> FormulaError:
         return formula_error(
             "A quote or bracket is opened here and not closed.", source, _mark(marked), len(source)
         )
-    if "matching context marker" in message:
-        message = "This bracket closes nothing: remove it, or open it before."
     if "⧛" not in marked:
         return FormulaError(f"{message}\n    {source}")
     start = _mark(marked)
+    if "matching context marker" in message:
+        opens = source[start] in "(["
+        message = "This bracket is not closed." if opens else "This bracket closes nothing: remove it."
     return formula_error(message, source, start, marked.index("⧚") - 1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from formulaic.errors import FormulaicError
 from formulaic.formula import SimpleFormula
 from formulaic.parser import DefaultFormulaParser, DefaultOperatorResolver
-from formulaic.parser.types import Operator, OrderedSet, Term, Token
+from formulaic.parser.types import Operator, Term, Token
 from formulaic.parser.utils import merge_operator_tokens, replace_tokens
 
 from glmmnet.errors import FormulaError
@@ -20,7 +20,7 @@ from .expression import name_uses, parse_expression, print_expression
 from .neural import block_label, read_block
 from .response import read_response, response_names, split_sides
 from .spec import FormulaSpec, NeuralSpec, OffsetSpec, RandomSpec
-from .terms import SpecialTerm, SpecialToken, TermSet
+from .terms import SpecialTerm, SpecialToken, plain_products
 from .tokens import head, is_context, is_operator, lex, written
 
 _ONE = Token("1", kind="value")
@@ -56,6 +56,7 @@ def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
     offsets = [_offset(token) for token in right if head(token) == "offset"]
     used = response_names(response) | grouping_names(right, bars)
     used |= {name for offset in offsets for name in _names(offset.expression)}
+    _check_tokens(right, columns is not None)
     algebra = _Algebra(text, columns, used)
     openings = {bar.opening for bar in bars}
     terms = algebra.terms(algebra.special(_with_intercepts(right, openings)))
@@ -73,9 +74,6 @@ class _Algebra:
 
     def terms(self, tokens: Sequence[Token]) -> list[Term]:
         """Terms that `tokens` stand for, literals checked."""
-        for token in tokens:
-            if is_operator(token) and token.token == "." and self.columns is None:
-                raise error_at(token, "`.` needs the data's columns: parse(text, columns=data.columns).")
         parser = DefaultFormulaParser(operator_resolver=_Resolver(self.made), feature_flags=set())
         merged = list(merge_operator_tokens(tokens, symbols={"+", "-"}))
         context = {
@@ -84,13 +82,9 @@ class _Algebra:
         }
         try:
             tree = parser.get_ast_from_tokens(merged, context=context)
-            terms = list(parser.get_terms_from_ast(tree, context=context).root)
-            for special in self.made:
-                if isinstance(special.spec, RandomSpec):
-                    parser.get_terms_from_ast(TermSet(OrderedSet(special.spec.effects)), context=context)
+            return plain_products(tree.to_terms(context=context))
         except FormulaicError as error:
             raise translate(error, self.text) from None
-        return terms
 
     def special(self, tokens: Iterable[Token]) -> list[Token]:
         """`tokens` with nn() and offset() calls replaced by finished terms."""
@@ -116,9 +110,8 @@ class _Algebra:
                 )
             name = term.spec.name if isinstance(term.spec, NeuralSpec) else str(term)
             if name in names:
-                raise error_at(
-                    term.token, f"{term.what} `{name}` appears twice; blocks of nn() may differ by name='...'."
-                )
+                hint = "; give the blocks different name='...'" if isinstance(term.spec, NeuralSpec) else ""
+                raise error_at(term.token, f"{term.what} `{name}` appears twice{hint}.")
             names.add(name)
         fixed = SimpleFormula([term for term in terms if not isinstance(term, SpecialTerm)])
         specs = [term.spec for term in kept]
@@ -138,7 +131,8 @@ class _Algebra:
 
     def _neural(self, token: Token) -> NeuralSpec:
         inputs, options = read_block(token)
-        find_bars_inside(inputs)
+        _check_tokens(inputs, self.columns is not None)
+        _refuse_bars(inputs)
         inner = self.terms(list(replace_tokens(inputs, "0", [_MINUS, _ONE], kind=Token.Kind.VALUE)))
         terms = tuple(term for term in inner if term != "1")
         if not terms:
@@ -147,7 +141,7 @@ class _Algebra:
         return NeuralSpec(label, str(options.get("name", label)), terms, options, token)
 
 
-class _Resolver(DefaultOperatorResolver):  # type: ignore[misc]
+class _Resolver(DefaultOperatorResolver):
     """formulaic's operators and the bars."""
 
     def __init__(self, made: list[SpecialTerm]) -> None:
@@ -162,11 +156,29 @@ class _Resolver(DefaultOperatorResolver):  # type: ignore[misc]
             yield from super().resolve(token)
 
 
-def find_bars_inside(tokens: Sequence[Token]) -> None:
+def _refuse_bars(tokens: Sequence[Token]) -> None:
     """Refuse bars among the inputs of an nn() block."""
     for token in tokens:
         if is_operator(token) and "|" in token.token:
             raise error_at(token, "A random-effect bar is not allowed inside `nn()`.")
+
+
+def _check_tokens(tokens: Sequence[Token], dot: bool) -> None:
+    """Refuse literals other than 0, 1 and powers, unknown ``%operators%``, and ``.`` where columns are unknown."""
+    for i, token in enumerate(tokens):
+        if is_operator(token) and token.token == "." and not dot:
+            raise error_at(token, "`.` needs the data's columns: parse(text, columns=data.columns).")
+        if is_operator(token) and written(token).startswith("%") and token.token != "in":
+            raise error_at(token, f"There is no operator `%{token.token}%`; only `%in%`.")
+        if token.kind is not Token.Kind.VALUE:
+            continue
+        if token.token[0] in "\"'":
+            raise error_at(token, f"{token.token} is text, not a term; a column is written without quotes, or in backticks.")
+        neighbours = (*tokens[max(i - 1, 0) : i], *tokens[i + 1 : i + 2])
+        if i and tokens[i - 1].token in ("**", "^"):
+            continue
+        if token.token not in ("0", "1") or any(is_operator(one) and one.token[0] not in "+-|" for one in neighbours):
+            raise error_at(token, f"`{token.token}` is not a term: only 0 and 1 are; scale in braces, e.g. `{{2 * x}}`.")
 
 
 def _with_intercepts(tokens: Sequence[Token], openings: set[int]) -> list[Token]:

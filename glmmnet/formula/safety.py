@@ -129,19 +129,21 @@ def _owner(use: NameUse, columns: Collection[str], context: Collection[str], tok
         return "context"
     if name in FUNCTIONS and use.role == "value":
         return "function"
-    raise error_at(token, unknown_column(".".join((name, *use.path)), columns))
+    raise error_at(token, unknown_column(".".join((name, *use.path)), columns, context=True))
 
 
-def unknown_column(name: str, columns: Collection[str]) -> str:
-    """Message about a name that is not a column, with the nearest one."""
+def unknown_column(name: str, columns: Collection[str], *, context: bool = False) -> str:
+    """Message about a name that is not a column, with the nearest one; `context`: it might be the user's object."""
     known = [str(column) for column in columns]
     if name in known:
         return f"Write the column `{name}` in backticks inside a call: its name is not a Python name."
-    near = difflib.get_close_matches(name, known, 1)
+    near = [column for column in known if column.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, known, 1)
     if "." in name and (dotted := name.split(".", 1))[0] in known:
         return f"`{name}` is not a column of data; an attribute needs braces: `{{{dotted[0]}.{dotted[1]}}}`."
     hint = f"did you mean `{near[0]}`?" if near else f"columns: {_listed(known)}."
-    return f"`{name}` is not a column of data; {hint} An object of your own is passed with context={{{name!r}: ...}}."
+    own = f" An object of your own is passed with context={{{name!r}: ...}}." if context else ""
+    return f"`{name}` is not a column of data; {hint}{own}"
 
 
 def _unknown_function(name: str, columns: Collection[str]) -> str:

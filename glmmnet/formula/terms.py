@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from formulaic.parser.types import Factor, OrderedSet, Term, Token
@@ -10,7 +11,7 @@ from .carets import error_at
 from .spec import NeuralSpec, OffsetSpec, RandomSpec
 
 
-class SpecialTerm(Term):  # type: ignore[misc]
+class SpecialTerm(Term):
     """A term that is added and compared like any other but refuses ``*``, ``:``, ``/``, ``**`` and ``%in%``.
 
     Parameters
@@ -44,7 +45,7 @@ class SpecialTerm(Term):  # type: ignore[misc]
         return self.spec.label
 
 
-class SpecialToken(Token):  # type: ignore[misc]
+class SpecialToken(Token):
     """A leaf of the syntax tree that stands for a finished special term."""
 
     __slots__ = ("term",)
@@ -65,12 +66,10 @@ class SpecialToken(Token):  # type: ignore[misc]
         return OrderedSet((self.term,))
 
 
-class TermSet:
-    """An evaluated set of terms in the place of a syntax tree, so that formulaic checks its literals."""
-
-    def __init__(self, terms: OrderedSet[Term]) -> None:
-        self.terms = terms
-
-    def to_terms(self, *, context: Any = None) -> OrderedSet[Term]:
-        """The terms."""
-        return self.terms
+def plain_products(terms: Iterable[Term]) -> list[Term]:
+    """`terms` with ``1:z``, as ``(1 + x) * z`` makes it, written ``z``; each once."""
+    out: dict[Term, None] = {}
+    for term in terms:
+        factors = [factor for factor in term.factors if factor.expr != "1"]
+        out[term if len(factors) in (0, len(term.factors)) else Term(factors)] = None
+    return list(out)
