@@ -57,7 +57,8 @@ class _Potential(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, logdensity: LogDensity) -> Tensor:
         value, gradient = logdensity(u)
         ctx.save_for_backward(gradient)
-        return -value
+        # to the search an infinite density is as bad as none
+        return -value if math.isfinite(value) else torch.full_like(value, math.inf)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
@@ -203,9 +204,7 @@ class FlatNUTS(FlatKernel, NUTS):
             point = leapfrog(self._logdensity, end, step_size)
             error = point.energy - self._start_energy
             accept = math.exp(-max(error, 0.0))
-            return Tree(
-                point, point, point, point.momentum, -error, False, error > MAX_ENERGY_ERROR, accept, 1
-            )
+            return Tree(point, point, point, point.momentum, -error, False, error > MAX_ENERGY_ERROR, accept, 1)
         near = self._grow(end, step_size, depth - 1)
         if near.turning or near.diverging:
             return near

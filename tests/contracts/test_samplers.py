@@ -178,6 +178,18 @@ def test_non_finite_proposals_diverge(name: str, bad: float) -> None:
 
 
 @samplers
+@pytest.mark.parametrize("bad", [-math.inf, math.inf, math.nan])
+def test_step_size_is_found_beside_non_finite_densities(name: str, bad: float) -> None:
+    def narrow(u: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = 1e4 * normal(u)[0], -1e4 * u
+        return (value, gradient) if u.abs().max() < 0.5 else (torch.full_like(value, bad), gradient)
+
+    result = SAMPLERS[name]().draw(narrow, start(3), draws=5)
+    assert result.state.step_size is not None
+    assert 1e-4 < result.state.step_size < 0.5
+
+
+@samplers
 def test_non_finite_gradient_at_a_proposal_diverges(name: str) -> None:
     def broken(u: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = normal(u)

@@ -78,8 +78,11 @@ def test_scale_and_origin_of_an_input_do_not_matter() -> None:
 
 def test_f_starts_near_zero() -> None:
     term = neural_term()
-    out = build_block(term, 3)(torch.as_tensor(term.x))
-    assert 0 < out.abs().max() < 0.15
+    block = build_block(term, 3)
+    # torch's own start would be ten times as large
+    assert 0 < block.body[-1].weight.abs().max() <= 0.1 / np.sqrt(32)
+    assert torch.equal(block.body[-1].bias, torch.zeros(3))
+    assert 0 < block(torch.as_tensor(term.x)).abs().max() < 0.1
 
 
 def test_weights_come_from_torchs_generator() -> None:
@@ -163,9 +166,7 @@ def test_user_module_in_double_precision_is_brought_to_single() -> None:
 
 
 def test_checking_the_output_leaves_no_trace_in_the_module() -> None:
-    block = build_block(
-        neural_term("a"), 1, networks={"a": nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 1))}
-    )
+    block = build_block(neural_term("a"), 1, networks={"a": nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 1))})
     assert block.training
     assert block.body[0].num_batches_tracked == 0
 
@@ -215,7 +216,5 @@ def test_unused_network_is_refused() -> None:
 
 
 def test_weight_decay_is_the_blocks_own() -> None:
-    predictor = build_predictor(
-        [neural_term("a", weight_decay=0.5), neural_term("b")], 1, {"weight_decay": 0.25}
-    )
+    predictor = build_predictor([neural_term("a", weight_decay=0.5), neural_term("b")], 1, {"weight_decay": 0.25})
     assert [block.weight_decay for block in predictor.blocks] == [0.5, 0.25]

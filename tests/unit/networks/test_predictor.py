@@ -58,6 +58,15 @@ def test_prediction_leaves_dropout_out_and_restores_the_modes() -> None:
     assert not predictor.blocks[1].body[2].training
 
 
+def test_scale_and_centre() -> None:
+    predictor, xs = two_blocks()
+    total = predictor(xs)
+    predictor.scale.fill_(3.0)
+    predictor.centre.copy_(torch.tensor([1.0, -2.0]))
+    torch.testing.assert_close(predictor(xs), 3.0 * total - torch.tensor([1.0, -2.0]))
+    assert {"scale", "centre"} <= predictor.state_dict().keys()
+
+
 def test_no_rows_give_no_predictions() -> None:
     predictor, xs = two_blocks()
     assert predictor.predict([x[:0] for x in xs]).shape == (0, 2)
