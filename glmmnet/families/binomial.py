@@ -12,6 +12,12 @@ from glmmnet.links import LOGIT
 from glmmnet.typing import Response
 
 
+class _SingleTrials(Bernoulli):
+    """Reads a two-valued response; what it refuses is refused in the binomial's name."""
+
+    name = "binomial"
+
+
 @FAMILIES.register("binomial")
 class Binomial(Family):
     """k successes out of n trials, each with probability logit^-1(eta); a two-valued response counts as n = 1."""
@@ -21,7 +27,7 @@ class Binomial(Family):
 
     def encode(self, response: Response) -> Target:
         if response.kind != "counts":
-            single = Bernoulli().encode(response)
+            single = _SingleTrials().encode(response)
             return Target(self.encode_new(response, single), labels=single.labels, note=single.note)
         return Target(self.encode_new(response, Target(torch.empty(0))))
 
