@@ -1,0 +1,394 @@
+"""What every registered family must do. A new family needs a row in READS and one in DENSITIES."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+import scipy.stats
+import torch
+from torch import Tensor
+
+from glmmnet import families
+from glmmnet.errors import DesignError
+from glmmnet.families import FAMILIES, Family, Target, resolve
+from glmmnet.typing import Response
+
+SEED = 20261122
+N, PHI = 24, 1.7
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    print(f"seed {SEED}")
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        yield
+
+
+def _responses() -> dict[str, Response]:
+    rng = np.random.default_rng(SEED)
+    two = np.resize([0, 1, 1], N)
+    trials = rng.integers(1, 9, N)
+    return {
+        "real": Response("y", "numeric", rng.normal(size=N)),
+        "zero-one": Response("y", "numeric", two.astype(float)),
+        "whole": Response("y", "numeric", np.resize([4.0, 0.0, 7.0, 1.0], N)),
+        "boolean": Response("y", "boolean", two.astype(bool)),
+        "two texts": Response("y", "categorical", two.astype(np.int64), ("no", "yes")),
+        "three texts": Response("y", "categorical", np.resize([2, 0, 1, 2], N).astype(np.int64), ("a", "b", "c")),
+        "counts": Response("p(k, n)", "counts", np.column_stack([rng.binomial(trials, 0.4), trials]).astype(float)),
+    }
+
+
+RESPONSES = _responses()
+
+# What each family reads; the rest it must refuse.
+READS = {
+    "gaussian": {"real", "zero-one", "whole", "boolean"},
+    "bernoulli": {"zero-one", "boolean", "two texts"},
+    "binomial": {"zero-one", "boolean", "two texts", "counts"},
+    "categorical": {"zero-one", "whole", "boolean", "two texts", "three texts"},
+}
+
+
+def _gaussian(eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    return scipy.stats.norm.logpdf(y[:, 0], eta[:, 0], math.sqrt(phi))
+
+
+def _bernoulli(eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    return _binomial(eta, np.concatenate([y, np.ones_like(y)], axis=1), phi)
+
+
+def _binomial(eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    """Of failures where those are the rarer: 1 - p keeps no digits of a small probability."""
+    k, n, eta = *np.swapaxes(y, 0, 1), eta[:, 0]
+    rarer = np.where(eta < 0, k, n - k)
+    return scipy.stats.binom.logpmf(rarer, n, scipy.special.expit(-np.abs(eta)))
+
+
+def _categorical(eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    if eta.shape[1] < y.shape[1]:
+        eta = np.concatenate([np.zeros_like(eta[:, :1]), eta], axis=1)
+    p = scipy.special.softmax(eta, axis=1)
+    return np.array(
+        [
+            [scipy.stats.multinomial.logpmf(y[i, :, 0], 1, p[i, :, s]) for s in range(eta.shape[2])]
+            for i in range(len(eta))
+        ]
+    )
+
+
+DENSITIES: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "gaussian": _gaussian,
+    "bernoulli": _bernoulli,
+    "binomial": _binomial,
+    "categorical": _categorical,
+}
+
+# A baseline class changes everything that a family answers: it goes through every test too.
+VARIANTS: dict[str, Callable[[str], list[Family]]] = {
+    "categorical": lambda kind: [families.Categorical(reference={"two texts": "yes", "three texts": "b"}.get(kind, 1))]
+}
+
+
+def _cases() -> list[object]:
+    cases = []
+    for name in FAMILIES:
+        for kind in sorted(READS.get(name, set())):
+            variants = VARIANTS[name](kind) if name in VARIANTS else []
+            for family in (resolve(name), *variants):
+                cases.append(pytest.param(family, RESPONSES[kind], id=f"{family!r}-{kind}"))
+    return cases
+
+
+every_case = pytest.mark.parametrize(("family", "response"), _cases())
+every_family = pytest.mark.parametrize("name", list(FAMILIES))
+
+
+def some_eta(target: Target, draws: int = 3, spread: float = 1.5) -> Tensor:
+    return spread * torch.randn(len(target.y), len(target.predictors), draws, dtype=torch.float64)
+
+
+def phi_of(family: Family) -> float:
+    return PHI if family.has_dispersion else 1.0
+
+
+def encode_draws(family: Family, draws: Tensor, target: Target) -> Tensor:
+    """Simulated responses of every row, one draw (n,), as `target.y` is encoded."""
+    if family.class_means:
+        one_hot = torch.nn.functional.one_hot(draws.to(torch.int64), target.y.shape[1])
+        return one_hot.to(torch.float64)[:, :, None]
+    if target.y.shape[1] == 2:
+        return torch.stack([draws, target.y[:, 1, 0]], dim=1)[:, :, None]
+    return draws[:, None, None]
+
+
+def test_every_family_has_its_rows_here() -> None:
+    assert set(FAMILIES) == set(READS) == set(DENSITIES)
+
+
+@every_case
+def test_shapes_and_types(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    c, eta = len(target.predictors), some_eta(target)
+    assert target.y.dtype == torch.float64
+    assert target.y.shape[::2] == (N, 1)
+    log_p, score = family.log_prob_and_score(eta, target.y, phi_of(family))
+    classes = len(target.labels) if family.class_means else 1
+    assert family.log_prob(eta, target.y, phi_of(family)).shape == log_p.shape == (N, 3)
+    assert score.shape == (N, c, 3)
+    assert family.weight(eta, target.y, phi_of(family)).shape == (N, c, c, 3)
+    assert family.mean(eta).shape == (N, classes, 3)
+    assert family.simulate(eta, target.y, phi_of(family)).shape == (N, 3)
+    assert family.observed(target.y).shape == ((N, classes) if family.class_means else (N,))
+
+
+@every_case
+def test_log_prob_is_scipys(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    eta = torch.cat([some_eta(target), 8 * some_eta(target)], dim=2)
+    ours = family.log_prob(eta, target.y, phi_of(family)).numpy()
+    theirs = DENSITIES[family.name](eta.numpy(), target.y.numpy(), phi_of(family))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@every_case
+def test_log_prob_stays_finite_far_out(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    eta = 800.0 * torch.sign(some_eta(target))
+    for values in (family.log_prob(eta, target.y, 1.0), *family.log_prob_and_score(eta, target.y, 1.0)):
+        assert bool(torch.isfinite(values).all())
+
+
+@every_case
+def test_score_is_the_derivative(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(target).requires_grad_()
+    family.log_prob(eta, target.y, phi).sum().backward()
+    _, score = family.log_prob_and_score(eta.detach(), target.y, phi)
+    torch.testing.assert_close(score, eta.grad, rtol=1e-10, atol=1e-12)
+
+
+@every_case
+def test_value_beside_the_score_differs_by_a_constant_a_row(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(target)
+    value, _ = family.log_prob_and_score(eta, target.y, phi)
+    constant = family.log_prob(eta, target.y, phi) - value
+    torch.testing.assert_close(constant, constant[:, :1].expand_as(constant), rtol=0, atol=1e-10)
+
+
+@every_case
+def test_weight_is_minus_the_second_derivative(family: Family, response: Response) -> None:
+    """Exactly, since every link here is canonical; in expectation, see the next test, for any link."""
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(target, draws=1)
+
+    def total(e: Tensor) -> Tensor:
+        return family.log_prob(e, target.y, phi).sum()
+
+    c = eta.shape[1]
+    hessian = torch.autograd.functional.hessian(total, eta).reshape(N, c, N, c)
+    own = torch.stack([hessian[i, :, i] for i in range(N)])
+    torch.testing.assert_close(family.weight(eta, target.y, phi)[..., 0], -own, rtol=1e-10, atol=1e-12)
+
+
+@every_case
+def test_simulated_scores_have_mean_zero_and_variance_weight(family: Family, response: Response) -> None:
+    target, phi, reps = family.encode(response), phi_of(family), 2000
+    eta = some_eta(target, draws=1, spread=1.0)
+    scores = []
+    for _ in range(reps):
+        y = encode_draws(family, family.simulate(eta, target.y, phi)[:, 0], target)
+        scores.append(family.log_prob_and_score(eta, y, phi)[1][..., 0])
+    score = torch.stack(scores)
+    outer = score[:, :, :, None] * score[:, :, None, :]
+    for values, expected in ((score, torch.zeros(())), (outer, family.weight(eta, target.y, phi)[..., 0])):
+        error = values.std(dim=0) / math.sqrt(reps)
+        assert bool(((values.mean(dim=0) - expected).abs() <= 5 * error + 5e-3).all())
+
+
+@every_case
+def test_simulated_mean_and_variance(family: Family, response: Response) -> None:
+    target, phi, draws = family.encode(response), phi_of(family), 20_000
+    eta = some_eta(target, draws=1, spread=1.0)
+    sample = family.simulate(eta.expand(-1, -1, draws), target.y, phi)
+    mean = family.mean(eta)[..., 0]
+    if family.class_means:
+        values = torch.nn.functional.one_hot(sample.to(torch.int64), mean.shape[1]).to(torch.float64)
+    else:
+        trials = target.y[:, 1] if target.y.shape[1] == 2 else torch.ones(N, 1, dtype=torch.float64)
+        values, mean = sample / trials, mean[:, 0]
+    error = values.std(dim=1) / math.sqrt(draws)
+    assert bool(((values.mean(dim=1) - mean).abs() < 5 * error + 1e-12).all())
+    centred = (values - mean[:, None]).square()
+    error = centred.std(dim=1) / math.sqrt(draws)
+    variance = family.variance(mean, target.y, phi)
+    assert bool(((centred.mean(dim=1) - variance).abs() < 5 * error + 1e-4).all())
+
+
+@every_case
+def test_rows_and_draws_are_independent(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    eta = some_eta(target, draws=1).expand(-1, -1, 4000)
+    sample = family.simulate(eta, target.y, phi_of(family))
+    varying = sample[(sample.std(dim=1) > 0.1)][:8]
+    correlation = torch.corrcoef(varying) - torch.eye(len(varying))
+    assert float(correlation.abs().max()) < 5 / math.sqrt(4000)
+
+
+@every_case
+def test_new_rows_are_read_as_the_training_rows(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    torch.testing.assert_close(family.encode_new(response, target), target.y, rtol=0, atol=0)
+    for rows in (np.arange(N)[::-1], np.array([1]), np.array([3, 0])):
+        new = Response(response.label, response.kind, response.values[rows].copy(), response.levels)
+        torch.testing.assert_close(family.encode_new(new, target), target.y[rows.tolist()], rtol=0, atol=0)
+
+
+@every_case
+def test_encoding_copies_the_response(family: Family, response: Response) -> None:
+    before = response.values.copy()
+    family.encode(response).y.add_(1.0)
+    np.testing.assert_array_equal(response.values, before)
+
+
+@every_case
+def test_start_is_the_intercept_only_estimate(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    weights = torch.linspace(0.5, 1.5, N, dtype=torch.float64)
+    eta, phi = family.start(target.y, weights)
+    assert eta.shape == (len(target.predictors),)
+    _, score = family.log_prob_and_score(eta[None, :, None].expand(N, -1, 1), target.y, phi)
+    # The binomial start adds half a success and half a failure.
+    assert float((weights[:, None] * score[..., 0]).sum(dim=0).abs().max()) < 0.51
+    assert (phi != 1.0) == family.has_dispersion
+
+
+@every_case
+def test_dispersion_maximises_the_expected_log_density(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    eta, weights = some_eta(target), torch.linspace(0.5, 1.5, N, dtype=torch.float64)
+    phi = family.dispersion(eta, target.y, weights)
+    if not family.has_dispersion:
+        assert phi == 1.0
+        return
+
+    def loss(log_phi: float) -> float:
+        log_p = family.log_prob(eta, target.y, math.exp(log_phi))
+        return -float((weights[:, None] * log_p).mean())
+
+    best = scipy.optimize.minimize_scalar(loss, bracket=(-1.0, 1.0), tol=1e-10).x
+    assert math.log(phi) == pytest.approx(best, abs=1e-6)
+
+
+@every_case
+def test_unit_deviance_is_twice_the_log_likelihood_lost(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    observed = family.observed(target.y)
+    torch.testing.assert_close(
+        family.unit_deviance(observed, target.y), torch.zeros(N, dtype=torch.float64), rtol=0, atol=1e-12
+    )
+    eta = some_eta(target, draws=2)
+    means = family.mean(eta) if family.class_means else family.mean(eta)[:, 0]
+    first, second = (family.unit_deviance(means[..., s], target.y) for s in (0, 1))
+    assert bool((first >= 0).all())
+    log_p = family.log_prob(eta, target.y, 1.0)
+    torch.testing.assert_close(first - second, 2 * (log_p[:, 1] - log_p[:, 0]), rtol=1e-9, atol=1e-9)
+
+
+@every_case
+def test_single_precision_agrees(family: Family, response: Response) -> None:
+    """The network's minibatches are float32."""
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(target)
+    single = family.log_prob(eta.float(), target.y.float(), phi)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), family.log_prob(eta, target.y, phi), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in FAMILIES for kind in RESPONSES if kind not in READS[name]]
+)
+def test_other_responses_are_refused_by_name(name: str, kind: str) -> None:
+    with pytest.raises(DesignError) as caught:
+        resolve(name).encode(RESPONSES[kind])
+    message = str(caught.value)
+    assert f"`{RESPONSES[kind].label}`" in message
+    assert f"{name!r} cannot read it" in message
+    assert "use family=" in message
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "named"),
+    [
+        ("gaussian", [3.0, 3.0], "3"),
+        ("bernoulli", [1.0, 1.0], "1"),
+        ("bernoulli", [0.0, 2.5], "2.5"),
+        ("binomial", [0.0, 0.0], "0"),
+        ("categorical", [0.0, 1.5], "1.5"),
+        ("categorical", [4.0, 4.0], "4"),
+    ],
+)
+def test_the_error_names_the_value(family: str, values: list[float], named: str) -> None:
+    with pytest.raises(DesignError, match=rf"\b{named}\b"):
+        resolve(family).encode(Response("y", "numeric", np.array(values)))
+
+
+def test_second_level_is_the_success() -> None:
+    target = resolve("bernoulli").encode(RESPONSES["two texts"])
+    assert target.labels == ("no", "yes")
+    assert "yes" in target.note
+    np.testing.assert_array_equal(target.y[:, 0, 0], np.resize([0.0, 1.0, 1.0], N))
+
+
+def test_reference_class_comes_first_and_has_no_predictor() -> None:
+    target = families.Categorical(reference="b").encode(RESPONSES["three texts"])
+    assert target.labels == ("b", "a", "c")
+    assert target.predictors == ("a", "c")
+    with pytest.raises(DesignError, match="'d'.*reference is one of"):
+        families.Categorical(reference="d").encode(RESPONSES["three texts"])
+
+
+def test_symmetric_form_has_a_predictor_a_class_whatever_is_added_to_all() -> None:
+    family = families.Categorical()
+    target = family.encode(RESPONSES["three texts"])
+    eta = some_eta(target)
+    assert target.predictors == ("a", "b", "c")
+    torch.testing.assert_close(family.log_prob(eta + 5.0, target.y, 1.0), family.log_prob(eta, target.y, 1.0))
+
+
+def test_unseen_class_in_new_data_is_refused() -> None:
+    family = families.Categorical()
+    target = family.encode(RESPONSES["whole"])
+    with pytest.raises(DesignError, match=r"unseen in training.*3"):
+        family.encode_new(Response("y", "numeric", np.array([0.0, 3.0])), target)
+
+
+@every_family
+def test_resolve_finds_names_in_any_case(name: str) -> None:
+    assert type(resolve(name.upper())) is FAMILIES[name]
+    instance = FAMILIES[name]()
+    assert resolve(instance) is instance
+
+
+def test_resolve_names_what_would_do() -> None:
+    with pytest.raises(ValueError, match="did you mean 'gaussian'"):
+        resolve("gausian")
+    with pytest.raises(TypeError, match="bernoulli"):
+        resolve(3)  # type: ignore[arg-type]
+
+
+@every_family
+def test_classes_are_attributes_of_the_package(name: str) -> None:
+    assert getattr(families, FAMILIES[name].__name__) is FAMILIES[name]
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match="Poisson"):
+        _ = families.Poisson
