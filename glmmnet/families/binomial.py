@@ -47,7 +47,7 @@ class Binomial(Family):
 
     @staticmethod
     def _kernel(eta: Tensor, y: Tensor) -> Tensor:
-        return (y[:, :1] * eta - y[:, 1:] * torch.nn.functional.softplus(eta))[:, 0]
+        return (y[:, :1] * eta - y[:, 1:] * torch.nn.functional.softplus(eta, threshold=40.0))[:, 0]
 
     def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
         p = torch.sigmoid(eta)
