@@ -351,7 +351,7 @@ def test_reference_class_comes_first_and_has_no_predictor() -> None:
     target = families.Categorical(reference="b").encode(RESPONSES["three texts"])
     assert target.labels == ("b", "a", "c")
     assert target.predictors == ("a", "c")
-    with pytest.raises(DesignError, match="'d'.*reference is one of"):
+    with pytest.raises(DesignError, match=r"'d'.*reference is one of"):
         families.Categorical(reference="d").encode(RESPONSES["three texts"])
 
 
