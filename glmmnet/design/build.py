@@ -104,12 +104,9 @@ def build_design(
         X=x,
         x_names=fixed.names,
         x_variables=column_variables(fixed),
-        neural=tuple(
-            neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)
-        ),
+        neural=tuple(neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)),
         random=tuple(
-            random_term(one, part, *learned[one.group], z)
-            for one, (part, z) in zip(spec.random, effects, strict=True)
+            random_term(one, part, *learned[one.group], z) for one, (part, z) in zip(spec.random, effects, strict=True)
         ),
         offset=offset(spec, environment, transforms),
         weights=None if weight is None else _check_weights(weight[rows]),
@@ -131,7 +128,10 @@ def needed_columns(spec: FormulaSpec, columns: Sequence[str], context: Mapping[s
 
     def of_terms(terms: Iterable[Term]) -> list[str]:
         return [
-            name for term in terms for factor in term.factors for name in factor_variables(factor, columns, tuple(context))
+            name
+            for term in terms
+            for factor in term.factors
+            for name in factor_variables(factor, columns, tuple(context))
         ]
 
     def of_expression(text: str, token: Any) -> list[str]:
@@ -208,5 +208,3 @@ def _check_weights(values: np.ndarray) -> np.ndarray:
     if not values.any():
         raise DesignError("weights are all zero; at least one row must count.")
     return values
-
-

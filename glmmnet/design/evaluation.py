@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,9 @@ import pandas as pd
 from formulaic.materializers.types import FactorValues
 from formulaic.model_spec import ModelSpec
 from formulaic.transforms import TRANSFORMS
-from formulaic.utils.stateful_transforms import stateful_eval
 
 from glmmnet.errors import DesignError
-from glmmnet.formula.expression import parse_expression, print_expression
+from glmmnet.formula.expression import parse_expression
 from glmmnet.formula.safety import resolve
 
 
@@ -95,7 +95,7 @@ class Environment:
                 node.id = aliases[node.id]
         try:
             with np.errstate(all="ignore"):
-                value = stateful_eval(print_expression(tree), reach, None, state, model_spec)
+                value = _run(tree, reach, state, model_spec)
         except DesignError:
             raise
         except Exception as error:
@@ -113,3 +113,30 @@ class Environment:
         if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "UO":
             return pd.Series(value, dtype=object)
         return value
+
+
+def _run(tree: ast.Expression, reach: dict[str, Any], state: dict[str, Any], model_spec: ModelSpec | None) -> Any:
+    """Evaluate a resolved tree; each stateful call gets what it has learned, also where it is written twice.
+
+    formulaic's own ``stateful_eval`` hands the state to one of two equal calls only.
+    """
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_stateful(node.func, reach)]
+    learned = {"_spec_": model_spec}
+    for call, key in [(call, ast.unparse(call)) for call in calls]:
+        name = f"_state_{len(learned)}_"
+        learned[name] = state.setdefault(key, {})
+        call.keywords.append(ast.keyword("_state", ast.Name(name, ast.Load())))
+        call.keywords.append(ast.keyword("_spec", ast.Name("_spec_", ast.Load())))
+    code = compile(ast.fix_missing_locations(tree), "<formula>", "eval")
+    return eval(code, {"__builtins__": {}}, {**reach, **learned})
+
+
+def _is_stateful(head: ast.expr, reach: Mapping[str, Any]) -> bool:
+    path: list[str] = []
+    while isinstance(head, ast.Attribute):
+        path.insert(0, head.attr)
+        head = head.value
+    function = reach.get(head.id) if isinstance(head, ast.Name) else None
+    for attribute in path:
+        function = getattr(function, attribute, None)
+    return getattr(function, "__is_stateful_transform__", False) is True

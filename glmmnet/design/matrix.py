@@ -101,7 +101,9 @@ def learn_part(
     names: list[str] = []
     blocks: list[Block] = []
     for term, _, columns in spec.structure or ():
-        variables = tuple(dict.fromkeys(name for factor in term.factors for name in environment_names(factor, environment)))
+        variables = tuple(
+            dict.fromkeys(name for factor in term.factors for name in environment_names(factor, environment))
+        )
         categorical = len(term.factors) == 1 and _is_categorical_factor(spec, term.factors[0])
         blocks.append(Block(str(term), len(names), len(names) + len(columns), variables, categorical))
         names += columns

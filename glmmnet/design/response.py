@@ -39,7 +39,9 @@ class ResponseState:
             return Response(self.spec.label, "counts", _counts(self.spec, environment, self.transforms))
         series, kind = _evaluate(self.spec, environment, self.transforms)
         if len(series) and kind != self.kind:
-            raise DesignError(f"Response `{self.spec.label}` was {self.kind} in training and is {kind} now; convert it.")
+            raise DesignError(
+                f"Response `{self.spec.label}` was {self.kind} in training and is {kind} now; convert it."
+            )
         if self.kind != "categorical":
             return Response(self.spec.label, self.kind, _values(self.spec, series, self.kind))
         codes = pd.Index(self.levels).get_indexer(pd.Index(series.astype(object)))

@@ -153,9 +153,7 @@ def column_variables(part: Part) -> tuple[tuple[str, ...], ...]:
     return tuple(block.variables for block in part.blocks for _ in range(block.start, block.stop))
 
 
-def random_term(
-    spec: RandomSpec, part: Part, grouping: Grouping, index: np.ndarray, z: np.ndarray
-) -> RandomTerm:
+def random_term(spec: RandomSpec, part: Part, grouping: Grouping, index: np.ndarray, z: np.ndarray) -> RandomTerm:
     """Record of one random term."""
     names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
     return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z)
@@ -190,7 +188,9 @@ def offset(spec: FormulaSpec, environment: Environment, transforms: dict[str, An
     for one in spec.offsets:
         value = environment.evaluate(one.expression, transforms)
         if isinstance(value, dict) or np.ndim(value) != 1 or not types.is_numeric_dtype(pd.Series(value).dtype):
-            kind = "several columns" if isinstance(value, dict) or np.ndim(value) != 1 else column_kind(pd.Series(value))
+            kind = (
+                "several columns" if isinstance(value, dict) or np.ndim(value) != 1 else column_kind(pd.Series(value))
+            )
             raise DesignError(f"`{one.label}` is {kind}; an offset is one number for each row.")
         numbers = np.asarray(value, dtype=np.float64)
         bad = ~np.isfinite(numbers)

@@ -89,7 +89,8 @@ def _check(tokens: Sequence[Token], bar: Bar) -> None:
         raise error_at(before, f"Is a `+` missing between `{before.token}` and the parenthesis?")
     if before is not None and is_operator(before) and before.token.endswith("-"):
         raise error_at(
-            before, "A random-effect term can only be added with `+`; drop it from the formula instead of subtracting it."
+            before,
+            "A random-effect term can only be added with `+`; drop it from the formula instead of subtracting it.",
         )
 
 
@@ -116,9 +117,7 @@ def bar_operator(token: Token, made: list[SpecialTerm]) -> Operator:
         associativity=None,
         structural=True,
         to_terms=to_terms,
-        accepts_context=lambda context: (
-            bool(context) and isinstance(context[-1], Token) and context[-1].token == "("
-        ),
+        accepts_context=lambda context: bool(context) and isinstance(context[-1], Token) and context[-1].token == "(",
     )
 
 
@@ -141,12 +140,7 @@ def _random_term(effects: list[Term], group: Term, token: Token) -> SpecialTerm:
 
 def grouping_names(tokens: Sequence[Token], bars: Sequence[Bar]) -> set[str]:
     """Columns named right of the bars."""
-    return {
-        token.token
-        for bar in bars
-        for token in tokens[bar.bar + 1 : bar.closing]
-        if token.kind is Token.Kind.NAME
-    }
+    return {token.token for bar in bars for token in tokens[bar.bar + 1 : bar.closing] if token.kind is Token.Kind.NAME}
 
 
 def check_random_terms(made: Sequence[SpecialTerm]) -> None:
@@ -162,7 +156,9 @@ def check_random_terms(made: Sequence[SpecialTerm]) -> None:
         spec = term.spec
         assert isinstance(spec, RandomSpec)
         if term.factors[0].expr in keys:
-            raise error_at(term.token, f"Random-effect term `{term}` appears twice; `(e | a/b)` is (e | a) + (e | a:b).")
+            raise error_at(
+                term.token, f"Random-effect term `{term}` appears twice; `(e | a/b)` is (e | a) + (e | a:b)."
+            )
         keys.add(term.factors[0].expr)
         for effect in spec.effects:
             key = (tuple(sorted(spec.group)), ":".join(sorted(factor.expr for factor in effect.factors)))
@@ -174,6 +170,3 @@ def check_random_terms(made: Sequence[SpecialTerm]) -> None:
                     f"{term}, so neither variance is identified; use `||` or `0 +`.",
                 )
             seen[key] = term
-
-
-

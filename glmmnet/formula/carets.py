@@ -33,9 +33,7 @@ def translate(error: Exception, source: str) -> FormulaError:
     message, _, marked = text.partition("\n\n")
     message = _TIP.sub("", message).strip().replace("insuffient", "insufficient")
     if "quote context" in message:
-        return formula_error(
-            "A quote or bracket is opened here and not closed.", source, _mark(marked), len(source)
-        )
+        return formula_error("A quote or bracket is opened here and not closed.", source, _mark(marked), len(source))
     if "⧛" not in marked:
         return FormulaError(f"{message}\n    {source}")
     start = _mark(marked)

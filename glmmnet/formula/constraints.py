@@ -38,4 +38,14 @@ def linear_constraints(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.
         constraints = LinearConstraints.from_spec(text, variable_names=list(names))
     except FormulaicError as error:
         raise translate(error, text) from None
-    return np.asarray(constraints.constraint_matrix, float), np.asarray(constraints.constraint_values, float)
+    except KeyError as error:
+        raise FormulaError(
+            f"{error} in `{text}` is not a coefficient; they are {', '.join(names)}. A name that is not a plain word "
+            "stands in backticks."
+        ) from None
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise FormulaError(f"`{text}` is not a linear constraint such as `x1 - x2 = 0`: {error}") from None
+    matrix = np.atleast_2d(np.asarray(constraints.constraint_matrix, float))
+    if not len(matrix) or not matrix.any(axis=1).all():
+        raise FormulaError(f"`{text}` constrains nothing: each part must hold a coefficient of {', '.join(names)}.")
+    return matrix, np.atleast_1d(np.asarray(constraints.constraint_values, float))

@@ -38,9 +38,7 @@ def read_block(token: Token) -> tuple[list[Token], dict[str, Any]]:
         if match:
             name, value = match[1], source[a + match.end() : b].strip()
             if name not in OPTIONS:
-                raise formula_error(
-                    f"`nn()` has no option `{name}`; options are {', '.join(OPTIONS)}.", source, a, b
-                )
+                raise formula_error(f"`nn()` has no option `{name}`; options are {', '.join(OPTIONS)}.", source, a, b)
             if name in options:
                 raise formula_error(f"Option `{name}` of nn() is given twice.", source, a, b)
             options[name] = _read_option(name, value, source, (a, b))

@@ -105,9 +105,7 @@ class _Algebra:
         names: set[str] = set()
         for term in self.made:
             if term not in kept:
-                raise error_at(
-                    term.token, f"{term.what} `{term}` is removed by `-`; drop it from the formula instead."
-                )
+                raise error_at(term.token, f"{term.what} `{term}` is removed by `-`; drop it from the formula instead.")
             name = term.spec.name if isinstance(term.spec, NeuralSpec) else str(term)
             if name in names:
                 hint = "; give the blocks different name='...'" if isinstance(term.spec, NeuralSpec) else ""
@@ -173,12 +171,16 @@ def _check_tokens(tokens: Sequence[Token], dot: bool) -> None:
         if token.kind is not Token.Kind.VALUE:
             continue
         if token.token[0] in "\"'":
-            raise error_at(token, f"{token.token} is text, not a term; a column is written without quotes, or in backticks.")
+            raise error_at(
+                token, f"{token.token} is text, not a term; a column is written without quotes, or in backticks."
+            )
         neighbours = (*tokens[max(i - 1, 0) : i], *tokens[i + 1 : i + 2])
         if i and tokens[i - 1].token in ("**", "^"):
             continue
         if token.token not in ("0", "1") or any(is_operator(one) and one.token[0] not in "+-|" for one in neighbours):
-            raise error_at(token, f"`{token.token}` is not a term: only 0 and 1 are; scale in braces, e.g. `{{2 * x}}`.")
+            raise error_at(
+                token, f"`{token.token}` is not a term: only 0 and 1 are; scale in braces, e.g. `{{2 * x}}`."
+            )
 
 
 def _with_intercepts(tokens: Sequence[Token], openings: set[int]) -> list[Token]:

@@ -104,5 +104,3 @@ def _single(token: Token, label: str, place: Token) -> ResponseSpec:
     if not isinstance(call, ast.Call) or call.keywords or len(call.args) != 2:
         raise error_at(token, f"`{label}` needs two arguments: {wanted}.")
     return ResponseSpec(label, form, tuple(print_expression(argument) for argument in call.args), place)
-
-

@@ -13,7 +13,6 @@ from typing import Literal
 
 from formulaic.parser.types import Token
 
-
 from .carets import error_at
 from .expression import NameUse, name_uses
 from .vocabulary import FUNCTIONS, METHODS, NAMESPACES, NUMPY, REDUCTIONS
@@ -119,7 +118,7 @@ def _owner(use: NameUse, columns: Collection[str], context: Collection[str], tok
     if use.role == "root" and name in NAMESPACES and name not in context:
         if use.path[0] in NAMESPACES[name] and len(use.path) == 1:
             return "function"
-        if name not in columns:
+        if name not in columns or use.path[0] not in METHODS:
             raise error_at(token, _not_in_namespace(name, use.path))
     if name in columns:
         for attribute in use.path:
@@ -190,5 +189,3 @@ def _check_method(attribute: str, token: Token | None) -> None:
 def _listed(names: Collection[str], most: int = 60) -> str:
     shown = sorted(str(name) for name in names)
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
-
-
