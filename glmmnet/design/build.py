@@ -190,6 +190,8 @@ def _read_weights(weights: Any, data: pd.DataFrame) -> np.ndarray | None:
         if weights not in data.columns:
             raise DesignError(f"weights: {unknown_column(weights, [str(name) for name in data.columns])}")
         weights = check_frame(data, {weights})[weights]
+    if isinstance(weights, pd.Series) and not weights.index.equals(data.index):
+        raise DesignError("weights has another index than data; pass weights.to_numpy() if the order is that of data.")
     try:
         values = pd.to_numeric(pd.Series(np.asarray(weights))).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:

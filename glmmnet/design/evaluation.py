@@ -16,6 +16,7 @@ from formulaic.transforms import TRANSFORMS
 from glmmnet.errors import DesignError
 from glmmnet.formula.expression import parse_expression
 from glmmnet.formula.safety import resolve
+from glmmnet.formula.vocabulary import FUNCTIONS, NAMESPACES
 
 
 def _elementwise(name: str, function: np.ufunc) -> Any:
@@ -35,11 +36,7 @@ def _elementwise(name: str, function: np.ufunc) -> Any:
 
 # max and min as in R's pmax and pmin
 _FUNCTIONS: dict[str, Any] = {
-    **{
-        name: TRANSFORMS[name]
-        for name in """np log log2 log10 exp bs cr cc poly scale center standardize C I contr
-        Treatment Sum Helmert Diff Poly""".split()
-    },
+    **{name: TRANSFORMS[name] for name in FUNCTIONS | NAMESPACES.keys() if name in TRANSFORMS},
     "log1p": np.log1p,
     "expm1": np.expm1,
     "sqrt": np.sqrt,

@@ -114,8 +114,8 @@ def _learn_column(name: str, column: pd.Series) -> tuple[np.ndarray, pd.Index, s
         whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
         if not whole.all():
             raise DesignError(
-                f"`{name}` is not a grouping factor: it is continuous, with values such as {numbers[~whole][0]:g}. Bin it "
-                "or make it a category column; the order is (effects | group)."
+                f"`{name}` is not a grouping factor: it is continuous, with values such as {numbers[~whole][0]:g}. Bin "
+                "it or make it a category column; the order is (effects | group)."
             )
         values = values.astype(np.int64)
     order = values.argsort()
@@ -165,8 +165,8 @@ def _check_levels(grouping: Grouping, n: int) -> None:
         )
     if q >= n:
         raise DesignError(
-            f"Grouping factor `{grouping.name}` has {q} levels in {n} rows: with one row a level its effects cannot be told "
-            "from noise. Is it an identifier of the row?"
+            f"Grouping factor `{grouping.name}` has {q} levels in {n} rows: with one row a level its effects cannot be "
+            "told from noise. Is it an identifier of the row?"
         )
     if not grouping.levels.is_unique:
         twice = grouping.levels[grouping.levels.duplicated()][0]

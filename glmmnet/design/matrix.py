@@ -26,6 +26,7 @@ from .columns import column_kind
 from .evaluation import Environment
 
 _MANY = 5
+_MOST_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True)
@@ -187,21 +188,31 @@ class DesignMaterializer(PandasMaterializer):
     def _encode_evaled_factor(
         self, factor: Any, spec: ModelSpec, drop_rows: Sequence[int], reduced_rank: bool = False
     ) -> Any:
-        known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
-        if factor.metadata.kind is Factor.Kind.CATEGORICAL and known is not None:
-            values = getattr(factor.values, "__wrapped__", factor.values)
-            known_levels = set(known)
-            unseen = [level for level in pd.unique(pd.Series(values)) if level not in known_levels]
-            if unseen:
-                raise DesignError(
-                    f"`{factor.expr}` has {_levels(unseen)}, unseen in training; known: {_listed(known)}."
-                )
+        if factor.metadata.kind is Factor.Kind.CATEGORICAL:
+            self._check_levels(factor, spec)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", DataMismatchWarning)
                 return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
         except DataMismatchWarning:
             raise DesignError(f"`{factor.expr}` has values outside its levels=; name all of them.") from None
+
+    def _check_levels(self, factor: Any, spec: ModelSpec) -> None:
+        found = pd.unique(pd.Series(getattr(factor.values, "__wrapped__", factor.values)))
+        known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
+        if known is not None:
+            seen = set(known)
+            unseen = [level for level in found if level not in seen]
+            if unseen:
+                raise DesignError(
+                    f"`{factor.expr}` has {_levels(unseen)}, unseen in training; known: {_listed(known)}."
+                )
+        size = len(found) * self.nrows * np.dtype(float).itemsize
+        if known is None and size > _MOST_BYTES:
+            raise DesignError(
+                f"Factor `{factor.expr}` has {len(found)} levels in {self.nrows} rows: a column for each needs "
+                f"{size / 2**30:.0f} GiB. Make it a random effect: `(1 | {factor.expr})`."
+            )
 
 
 def _materialise(spec: ModelSpec, environment: Environment) -> np.ndarray:

@@ -120,8 +120,8 @@ def _counts(spec: ResponseSpec, environment: Environment, transforms: dict[str, 
         wrong = ~(np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers)))
         if wrong.any():
             raise DesignError(
-                f"`{text}` in `{spec.label}` must be whole numbers of at least 0; {int(wrong.sum())} rows are not, e.g. "
-                f"{numbers[wrong][0]:g}."
+                f"`{text}` in `{spec.label}` must be whole numbers of at least 0; {int(wrong.sum())} rows are not, "
+                f"e.g. {numbers[wrong][0]:g}."
             )
         columns.append(numbers)
     successes, trials = columns
@@ -131,7 +131,7 @@ def _counts(spec: ResponseSpec, environment: Environment, transforms: dict[str, 
     if over.any():
         k, n = successes[over][0], trials[over][0]
         raise DesignError(
-            f"`{spec.label}` has more successes than trials in {int(over.sum())} rows, e.g. {k:g} of {n:g}; the order is "
-            "p(successes, trials), or cbind(successes, failures)."
+            f"`{spec.label}` has more successes than trials in {int(over.sum())} rows, e.g. {k:g} of {n:g}; the order "
+            "is p(successes, trials), or cbind(successes, failures)."
         )
     return np.column_stack([successes, trials])

@@ -50,15 +50,15 @@ def find_bars(tokens: Sequence[Token], where: str) -> list[Bar]:
             if bar is not None:
                 raise error_at(
                     token,
-                    "Only one bar is allowed in a random-effect term: `(effects | group)`; brms-style `(1 | id | g)` is "
-                    "not supported.",
+                    "Only one bar is allowed in a random-effect term: `(effects | group)`; brms-style `(1 | id | g)` "
+                    "is not supported.",
                 )
             if token.token not in STRUCTURES or written(token) != token.token:
                 raise error_at(token, f"There is no operator `{written(token)}`; use `|` or `||`, then a column.")
             open_[-1] = (opening, i)
-    bars.sort(key=lambda bar: bar.opening)
-    for bar in bars:
-        _check(tokens, bar)
+    bars.sort(key=lambda found: found.opening)
+    for found in bars:
+        _check(tokens, found)
     return bars
 
 

@@ -9,14 +9,14 @@ from typing import Any
 from formulaic.errors import FormulaicError
 from formulaic.formula import SimpleFormula
 from formulaic.parser import DefaultFormulaParser, DefaultOperatorResolver
-from formulaic.parser.types import Operator, Term, Token
+from formulaic.parser.types import Factor, Operator, Term, Token
 from formulaic.parser.utils import merge_operator_tokens, replace_tokens
 
 from glmmnet.errors import FormulaError
 
 from .bars import bar_operator, check_random_terms, find_bars, grouping_names
 from .carets import error_at, translate
-from .expression import name_uses, parse_expression, print_expression
+from .expression import name_uses, parse_expression, print_expression, quote
 from .neural import block_label, read_block
 from .response import read_response, response_names, split_sides
 from .spec import FormulaSpec, NeuralSpec, OffsetSpec, RandomSpec
@@ -60,6 +60,10 @@ def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
     algebra = _Algebra(text, columns, used)
     openings = {bar.opening for bar in bars}
     terms = algebra.terms(algebra.special(_with_intercepts(right, openings)))
+    for factor in [term.factors[0] for term in terms if len(term.factors) == 1]:
+        named = quote(factor.expr) if factor.eval_method is Factor.EvalMethod.LOOKUP else factor.expr
+        if named == response.expressions[0]:
+            raise error_at(factor.token, f"The response `{factor}` stands right of `~` too; drop it there.")
     return FormulaSpec(text=text, response=response, **algebra.parts(terms))
 
 
@@ -77,7 +81,9 @@ class _Algebra:
         parser = DefaultFormulaParser(operator_resolver=_Resolver(self.made), feature_flags=set())
         merged = list(merge_operator_tokens(tokens, symbols={"+", "-"}))
         context = {
-            "__formulaic_variables_available__": [] if self.columns is None else list(self.columns),
+            "__formulaic_variables_available__": []
+            if self.columns is None
+            else [name for name in self.columns if isinstance(name, str)],
             "__formulaic_variables_used_lhs__": self.used,
         }
         try:

@@ -34,8 +34,8 @@ class SpecialTerm(Term):
     def _refuse(self, other: Any) -> NoReturn:
         raise error_at(
             self.token,
-            f"{self.what} `{self.spec.label}` can only be added with `+`, not combined with `{other}` by `:`, `*`, `/`, "
-            "`**` or `%in%`.",
+            f"{self.what} `{self.spec.label}` can only be added with `+`, not combined with `{other}` by `:`, `*`, "
+            "`/`, `**` or `%in%`.",
         )
 
     __mul__ = _refuse

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-FUNCTIONS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FUNCTIONS = _words(
     """log log2 log10 log1p exp expm1 sqrt abs min max round int float str len
-    bs cr cc poly scale center standardize C I Treatment Sum Helmert Diff Poly""".split()
+    bs cr cc poly scale center standardize C I Treatment Sum Helmert Diff Poly"""
 )
 
-NUMPY = frozenset(
+NUMPY = _words(
     """abs absolute fabs sign sqrt cbrt square power reciprocal exp exp2 expm1 log log2 log10 log1p logaddexp
     sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh arcsinh arccosh arctanh hypot deg2rad rad2deg
     degrees radians floor ceil trunc rint round clip minimum maximum fmin fmax mod fmod remainder floor_divide
     where isin isfinite isnan isinf logical_and logical_or logical_not logical_xor heaviside
-    float64 float32 int64 int32 bool_ pi e inf nan""".split()
+    float64 float32 int64 int32 bool_ pi e inf nan"""
 )
 
-CONTRASTS = frozenset("treatment SAS sum helmert diff poly".split())
+CONTRASTS = _words("treatment SAS sum helmert diff poly")
 
 NAMESPACES = {"np": NUMPY, "contr": CONTRASTS}
 
-METHODS = frozenset(
+METHODS = _words(
     """str dt lower upper strip title capitalize len contains startswith endswith slice zfill
     year month day hour minute second quarter dayofweek dayofyear weekday date
-    abs clip round astype isin between isna notna""".split()
+    abs clip round astype isin between isna notna"""
 )
 
 INSTEAD = {
@@ -42,4 +47,4 @@ INSTEAD = {
 
 COVARIANCES = ("us", "diag", "cs", "ar1")
 
-REDUCTIONS = frozenset("mean std var median sum min max amin amax quantile percentile nanmean nanstd".split())
+REDUCTIONS = _words("mean std var median sum min max amin amax quantile percentile nanmean nanstd")

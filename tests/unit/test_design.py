@@ -115,7 +115,10 @@ def test_scale_uses_the_training_rows(data: pd.DataFrame) -> None:
     np.testing.assert_allclose(new.X, design.X[:5])
 
 
-@pytest.mark.parametrize("contrasts", ["contr.sum", "contr.helmert", "contr.treatment('b')", "Treatment('c')"])
+@pytest.mark.parametrize(
+    "contrasts",
+    ["contr.sum", "contr.helmert", "contr.treatment('b')", "Treatment('c')", "Sum", "Helmert", "Poly", "Diff"],
+)
 def test_contrasts(data: pd.DataFrame, contrasts: str) -> None:
     design, state = build(f"y ~ C(c, {contrasts})", data)
     assert design.X.shape == (N, 3)
@@ -460,6 +463,7 @@ def test_weights(data: pd.DataFrame) -> None:
         ([np.inf] * N, "60 rows are not, e.g. inf"),
         ([0.0] * N, "all zero"),
         ("c", "weights must be numbers"),
+        (pd.Series(1.0, index=range(N)), "another index than data"),
     ],
 )
 def test_weights_refused(data: pd.DataFrame, weights: object, fragment: str) -> None:
@@ -475,7 +479,7 @@ FORMULAS = [
     "y ~ x + c + (1 | g)",
     "p(k, n) ~ scale(x)*c + nn(x + c) + (c | g/h) + offset(np.log(z))",
     "y ~ bs(z, df=4) + poly(x, 2) + C(k) + c:h + (0 + c || h)",
-    "y ~ {x > 0} + cr(z, df=4) + (x*z | h)",
+    "y ~ {x > 0} + cr(z, df=4) + cc(n, df=3) + (x*z | h)",
     "c ~ 0",
 ]
 
@@ -657,6 +661,13 @@ def test_unknown_columns_are_pointed_at(data: pd.DataFrame, formula: str, name: 
         build_design(parse(formula), data)
     formula_line, carets = str(caught.value).split("\n")[-2:]
     assert formula_line[carets.index("^") : carets.rindex("^") + 1] == place
+
+
+def test_factor_with_more_levels_than_fit_in_memory() -> None:
+    n = 60_000
+    data = pd.DataFrame({"y": np.zeros(n), "zip": np.arange(n).astype(str), "x": 1.0})
+    with pytest.raises(DesignError, match=r"`zip` has 60000 levels .* 27 GiB. Make it a random effect: `\(1 \| zip\)`"):
+        build("y ~ zip", data)
 
 
 def test_parts_of_dates_and_texts(data: pd.DataFrame) -> None:

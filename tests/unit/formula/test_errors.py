@@ -23,6 +23,8 @@ CASES = [
     ("nn(x) ~ x", "not allowed left of `~`", "nn(x)"),
     ("p(k) ~ x", "needs two arguments: p(successes, trials)", "p(k)"),
     ("cbind(k, n=2) ~ x", "cbind(successes, failures)", "cbind(k, n=2)"),
+    ("y ~ x + y", "stands right of `~` too", "y"),
+    ("np.log(y) ~ np.log( y )", "stands right of `~` too", "np.log( y )"),
     ("y ~ 1|g", PARENTHESES, "|"),
     ("y ~ [1|g]", PARENTHESES, "|"),
     ("y ~ x |", PARENTHESES, "|"),
