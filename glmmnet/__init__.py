@@ -2,8 +2,26 @@
 
 from importlib.metadata import version
 
-from glmmnet import datasets
+from glmmnet import datasets, families
+from glmmnet.em.config import EMConfig
+from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, GLMMNetError
+from glmmnet.model import GLMMNet, glmm
+from glmmnet.results import GLMMNetResults
 
 __version__ = version("glmmnet")
 
-__all__ = ["__version__", "datasets"]
+__all__ = [
+    "ConvergenceWarning",
+    "DataWarning",
+    "DesignError",
+    "EMConfig",
+    "FitError",
+    "FormulaError",
+    "GLMMNet",
+    "GLMMNetError",
+    "GLMMNetResults",
+    "__version__",
+    "datasets",
+    "families",
+    "glmm",
+]

@@ -86,9 +86,7 @@ class BlockedCholesky:
         out = np.empty_like(rhs)
         top = rhs[self._first]
         if len(self._rest):
-            below = scipy.linalg.solve_triangular(
-                self._l_s, rhs[self._rest], lower=True, trans="T", check_finite=False
-            )
+            below = scipy.linalg.solve_triangular(self._l_s, rhs[self._rest], lower=True, trans="T", check_finite=False)
             out[self._rest] = below
             top = top - self._v @ below
         out[self._first] = self._inverse_a.T @ top

@@ -100,9 +100,7 @@ class GaussianLikelihood:
         beta = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
         rss = float(cross[-1, -1] - cross[:-1, -1] @ beta)
         phi = max(rss, 1e-300) / self._total if phi is None else phi
-        return Profile(
-            log_det + self._total * math.log(2 * math.pi * phi) + rss / phi, self._start + beta, phi
-        )
+        return Profile(log_det + self._total * math.log(2 * math.pi * phi) + rss / phi, self._start + beta, phi)
 
     def parameters(self, theta: np.ndarray, profile: Profile) -> Parameters:
         """Estimates in the units of the response."""

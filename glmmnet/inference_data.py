@@ -142,3 +142,26 @@ def _check_same_draws(groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
                 raise ValueError(
                     f"{here[0]} has {here[1]} chains and draws, {first[0]} has {first[1]}; they must agree."
                 )
+
+
+def chain_statistics(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ArviZ's rank-normalised R-hat, bulk and tail effective sample size of each series.
+
+    Parameters
+    ----------
+    draws : ndarray, (chains, draws, k)
+
+    Returns
+    -------
+    tuple of ndarray, each (k,)
+        R-hat (NaN with one chain), bulk ESS, tail ESS.
+    """
+    arviz = import_arviz()
+    if int(arviz.__version__.split(".")[0]) < 1:
+        data = arviz.convert_to_dataset({"x": draws})
+        ess = [arviz.ess(data, method=method)["x"].to_numpy() for method in ("bulk", "tail")]
+        r_hat = arviz.rhat(data)["x"].to_numpy() if len(draws) > 1 else np.full(draws.shape[2], np.nan)
+        return r_hat, ess[0], ess[1]
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    r_hat = arviz.rhat(draws, **axes) if len(draws) > 1 else np.full(draws.shape[2], np.nan)
+    return r_hat, arviz.ess(draws, method="bulk", **axes), arviz.ess(draws, method="tail", **axes)

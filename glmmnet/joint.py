@@ -111,11 +111,7 @@ class TermData:
         effects = self.gather(b)
         if self.z is None:
             return effects[:, 0]
-        return (
-            torch.einsum("nr,nrcs->ncs", self.z, effects)
-            if self.r > 1
-            else effects[:, 0] * self.z[:, :, None]
-        )
+        return torch.einsum("nr,nrcs->ncs", self.z, effects) if self.r > 1 else effects[:, 0] * self.z[:, :, None]
 
     def level_sum(self, values: Tensor) -> Tensor:
         """Sum rows to levels: (n, ...) -> (q, ...)."""

@@ -148,9 +148,7 @@ def find_mode(
     return _level_mode(joint, fixed, params, mode, iterations, tolerance)
 
 
-def _gradient(
-    joint: JointModel, eta: Tensor, mode: Tensor, phi: float, precisions: tuple[Tensor, ...]
-) -> Tensor:
+def _gradient(joint: JointModel, eta: Tensor, mode: Tensor, phi: float, precisions: tuple[Tensor, ...]) -> Tensor:
     _, score = joint.log_likelihood_and_score(eta, phi)
     return (joint.random_transpose(score) - joint.prior(mode[:, :, None], precisions)[1])[:, :, 0]
 

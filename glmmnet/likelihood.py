@@ -140,12 +140,8 @@ def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
     for _ in range(50):
         eta = fixed + joint.random_eta(mode[:, :, None])
         _, score = joint.log_likelihood_and_score(eta, params.phi)
-        gradient = (
-            joint.random_transpose(score) - joint.prior(mode[:, :, None], joint.precisions(params))[1]
-        )[..., 0]
-        factor = BlockedCholesky(
-            joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments
-        )
+        gradient = (joint.random_transpose(score) - joint.prior(mode[:, :, None], joint.precisions(params))[1])[..., 0]
+        factor = BlockedCholesky(joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments)
         step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(mode.shape)
         mode = mode + step
         if float(step.abs().max()) < 1e-8:
@@ -187,9 +183,7 @@ def _agq(setting: _Setting) -> LogLikelihood:
     chunk = max(1, _ROWS_AT_ONCE // (joint.n * joint.n_classes))
     for part in torch.split(spread, chunk, dim=2):
         b = point.mode[:, :, None] + part
-        log_p = joint.weights[:, None] * joint.family.log_prob(
-            fixed + joint.random_eta(b), joint.target.y, params.phi
-        )
+        log_p = joint.weights[:, None] * joint.family.log_prob(fixed + joint.random_eta(b), joint.target.y, params.phi)
         own = b.reshape(term.q, term.r, joint.n_classes, -1)
         kernel = -0.5 * torch.einsum("qics,cij,qjcs->qs", own, precision, own)
         values.append(term.level_sum(log_p) + kernel)

@@ -54,6 +54,4 @@ def _baseline_log(mean: Tensor) -> Tensor:
 IDENTITY = Link("identity", lambda mean: mean, lambda eta: eta, (-float("inf"), float("inf")), "response")
 LOGIT = Link("logit", torch.logit, torch.sigmoid, (0.0, 1.0), "log-odds")
 SOFTMAX = Link("softmax", _centred_log, _softmax, (0.0, 1.0), "class score")
-BASELINE_LOGIT = Link(
-    "baseline logit", _baseline_log, _baseline_softmax, (0.0, 1.0), "log-odds against the reference"
-)
+BASELINE_LOGIT = Link("baseline logit", _baseline_log, _baseline_softmax, (0.0, 1.0), "log-odds against the reference")

@@ -263,10 +263,7 @@ def _text_rows(block: _Block) -> list[str]:
     lefts = [column.left for column in block.columns]
     lines = []
     for row in cells:
-        folded = [
-            _fold(cell, width, "  " * left, _FOLDS)
-            for cell, width, left in zip(row, widths, lefts, strict=True)
-        ]
+        folded = [_fold(cell, width, "  " * left, _FOLDS) for cell, width, left in zip(row, widths, lefts, strict=True)]
         for parts in zip_longest(*folded, fillvalue=""):
             lines.append(" ".join(map(_pad, parts, widths, lefts)))
     return lines

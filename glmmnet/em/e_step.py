@@ -23,9 +23,7 @@ class WhitenedPosterior:
     call instead of many.
     """
 
-    def __init__(
-        self, joint: JointModel, fixed: Tensor, params: Parameters, whitening: Whitening, copies: int
-    ) -> None:
+    def __init__(self, joint: JointModel, fixed: Tensor, params: Parameters, whitening: Whitening, copies: int) -> None:
         self._joint, self._fixed, self._phi = joint, fixed, params.phi
         self._precisions = joint.precisions(params)
         self._whitening = whitening
@@ -41,9 +39,7 @@ class WhitenedPosterior:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         b = self.to_b(u)
-        log_p, score = self._joint.log_likelihood_and_score(
-            self._fixed + self._joint.random_eta(b), self._phi
-        )
+        log_p, score = self._joint.log_likelihood_and_score(self._fixed + self._joint.random_eta(b), self._phi)
         log_prior, pulled = self._joint.prior(b, self._precisions)
         gradient = self._whitening.pull(self._joint.random_transpose(score) - pulled)
         return (log_p + log_prior).sum(), gradient.reshape(-1)
@@ -90,9 +86,7 @@ class EStep:
         if self.sampler is None:
             self.b = gaussian_posterior(self.joint, fixed, params).draw(self.draws)
             return self.b
-        point = find_mode(
-            self.joint, fixed, params, self.mode, iterations=sweeps if self.mode is not None else 50
-        )
+        point = find_mode(self.joint, fixed, params, self.mode, iterations=sweeps if self.mode is not None else 50)
         self.mode = point.mode
         return self._sample(point, fixed, params, warmup)
 

@@ -72,9 +72,7 @@ class Relocation:
     variance: Tensor
 
 
-def relocate(
-    joint: JointModel, carriers: tuple[Carrier, ...], params: Parameters, mean_b: Tensor
-) -> Relocation:
+def relocate(joint: JointModel, carriers: tuple[Carrier, ...], params: Parameters, mean_b: Tensor) -> Relocation:
     """Regress the mean draw of b (Q, C) on each term's carried columns, weighted by Sigma."""
     beta = torch.zeros_like(params.beta)
     variance = torch.zeros_like(params.beta)

@@ -67,6 +67,4 @@ def final_draws(
         kept += [target.to_b(u).to(torch.float32) for u in result.u]
         stats.append(result.stats)
     together = {name: np.stack([s[name] for s in stats]) for name in stats[0]}
-    return FinalDraws(
-        torch.cat(kept, dim=2), chains, draws, together, getattr(sampler, "max_tree_depth", None)
-    )
+    return FinalDraws(torch.cat(kept, dim=2), chains, draws, together, getattr(sampler, "max_tree_depth", None))

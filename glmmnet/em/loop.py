@@ -95,9 +95,7 @@ def _output(joint: JointModel, f: Tensor | None) -> Tensor:
     return torch.zeros(joint.n, joint.n_classes, dtype=torch.float64) if f is None else f
 
 
-def _exact(
-    joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
-) -> EMState:
+def _exact(joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig) -> EMState:
     params = GaussianLikelihood(joint, f).maximise(params)
     fixed = joint.fixed_eta(params, f)
     e_step = EStep(joint, None, 1)

@@ -61,9 +61,7 @@ def m_step(
     phi = params.phi
     if joint.family.has_dispersion:
         phi = _dispersion(joint, Parameters(beta, sigma, phi), newton.working, b, f)
-    return MStep(
-        Parameters(beta, sigma, phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood
-    )
+    return MStep(Parameters(beta, sigma, phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood)
 
 
 def _second_moment(b: Tensor, rows: slice, q: int, r: int) -> Tensor:
@@ -151,22 +149,16 @@ def _damp(joint: JointModel, step: Tensor, p: int) -> Tensor:
     return step
 
 
-def _dispersion(
-    joint: JointModel, params: Parameters, working: list[Tensor], b: Tensor, f: Tensor | None
-) -> float:
+def _dispersion(joint: JointModel, params: Parameters, working: list[Tensor], b: Tensor, f: Tensor | None) -> float:
     """Dispersion at the new beta and the rescaled draws."""
     rescaled = torch.cat(
         [
-            torch.einsum("cij,qjcs->qics", a, b[t.rows].reshape(t.q, t.r, *b.shape[1:])).reshape(
-                -1, *b.shape[1:]
-            )
+            torch.einsum("cij,qjcs->qics", a, b[t.rows].reshape(t.q, t.r, *b.shape[1:])).reshape(-1, *b.shape[1:])
             for t, a in zip(joint.terms, working, strict=True)
         ]
         or [b]
     )
     fixed = joint.fixed_eta(params, f)
     parts = list(_chunks(rescaled, joint.n * joint.n_classes))
-    values = [
-        joint.family.dispersion(fixed + joint.random_eta(d), joint.target.y, joint.weights) for d in parts
-    ]
+    values = [joint.family.dispersion(fixed + joint.random_eta(d), joint.target.y, joint.weights) for d in parts]
     return sum(v * d.shape[2] for v, d in zip(values, parts, strict=True)) / b.shape[2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,9 +55,7 @@ class NetworkTraining:
     predictor : NeuralPredictor
     """
 
-    def __init__(
-        self, rows: Rows, predictor: NeuralPredictor, config: EMConfig, sampler: Sampler | None
-    ) -> None:
+    def __init__(self, rows: Rows, predictor: NeuralPredictor, config: EMConfig, sampler: Sampler | None) -> None:
         n = rows.joint.n
         held = round(n * config.valid_fraction)
         order = torch.randperm(n)
@@ -139,10 +137,7 @@ class NetworkTraining:
             f = self._learner([x[rows] for x in self.train.xs])[:, :, None]
             log_p = family.log_prob(f + offset[rows], y[rows], params.phi)[:, 0]
             if config.fe_loss_weight:
-                log_p = (
-                    log_p
-                    + config.fe_loss_weight * family.log_prob(f + marginal[rows], y[rows], params.phi)[:, 0]
-                )
+                log_p = log_p + config.fe_loss_weight * family.log_prob(f + marginal[rows], y[rows], params.phi)[:, 0]
             loss = -(weights[rows] * log_p).mean() if joint.weighted else -log_p.mean()
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -160,9 +155,7 @@ class NetworkTraining:
         return -2.0 * float(joint.log_likelihood(eta, params.phi).mean()) / float(joint.weights.sum())
 
 
-def centre(
-    predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor
-) -> tuple[Parameters, Tensor]:
+def centre(predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor) -> tuple[Parameters, Tensor]:
     """Move the mean of f (n, C) over the rows into the intercept; nothing moves when there is none."""
     if "Intercept" not in joint.x_names:
         return params, f
@@ -171,11 +164,6 @@ def centre(
     beta[joint.x_names.index("Intercept")] += mean
     predictor.centre += mean.to(torch.float32)
     return Parameters(beta, params.sigma, params.phi), f - mean
-
-
-def as_inputs(arrays: Sequence[object]) -> list[Tensor]:
-    """Network inputs as float32 tensors."""
-    return [torch.as_tensor(a, dtype=torch.float32) for a in arrays]
 
 
 def _batch_size(n: int) -> int:

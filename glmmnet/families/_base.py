@@ -53,6 +53,8 @@ class Family(ABC):
         log p is quadratic in eta, so that the posterior of b is exactly Gaussian.
     class_means : bool
         The mean is a probability a class, (n, classes), instead of one number a row.
+    symmetric : bool
+        Adding a constant to every linear predictor changes nothing; the fixed effects of the classes sum to zero.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Family(ABC):
     has_dispersion = False
     quadratic = False
     class_means = False
+    symmetric = False
 
     @abstractmethod
     def encode(self, response: Response) -> Target:
@@ -115,9 +118,7 @@ class Family(ABC):
 
     def disagree(self, response: Response, found: str, instead: str) -> DesignError:
         """The error for a response that this family cannot read."""
-        return DesignError(
-            f"Response `{response.label}` {found}; family {self.name!r} cannot read it: {instead}."
-        )
+        return DesignError(f"Response `{response.label}` {found}; family {self.name!r} cannot read it: {instead}.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

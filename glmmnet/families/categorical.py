@@ -37,6 +37,7 @@ class Categorical(Family):
 
     def __init__(self, reference: Any = None) -> None:
         self.reference = reference
+        self.symmetric = reference is None
         self.link = SOFTMAX if reference is None else BASELINE_LOGIT
 
     def encode(self, response: Response) -> Target:
@@ -72,9 +73,7 @@ class Categorical(Family):
         found = response.levels if response.kind == "categorical" else tuple(np.unique(response.values))
         codes = response.values if response.kind == "categorical" else np.searchsorted(found, response.values)
         if unknown := [level for level in found if level not in known]:
-            raise self.disagree(
-                response, f"has classes unseen in training, {unknown[:5]}", "leave those rows out"
-            )
+            raise self.disagree(response, f"has classes unseen in training, {unknown[:5]}", "leave those rows out")
         translate = torch.tensor([known[level] for level in found])
         index = translate[torch.as_tensor(np.asarray(codes, dtype=np.int64))]
         return torch.nn.functional.one_hot(index, len(target.labels)).to(torch.float64)[:, :, None]

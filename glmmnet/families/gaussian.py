@@ -33,9 +33,7 @@ class Gaussian(Family):
             raise self.disagree(response, "gives successes and trials", "use family='binomial'")
         y = as_numbers(response)
         if float(y.max() - y.min()) == 0.0:
-            raise self.disagree(
-                response, f"is constant ({float(y[0]):g} in all rows)", "there is nothing to explain"
-            )
+            raise self.disagree(response, f"is constant ({float(y[0]):g} in all rows)", "there is nothing to explain")
         return Target(y[:, None, None])
 
     def encode_new(self, response: Response, target: Target) -> Tensor:

@@ -36,9 +36,7 @@ def build_predictor(
     used = {term.options.get("net") or (defaults or {}).get("net") or term.name for term in terms}
     for name in networks or {}:
         if name not in used:
-            raise FormulaError(
-                f'networks= has {name!r}, which no nn() term uses; write nn(..., net="{name}").'
-            )
+            raise FormulaError(f'networks= has {name!r}, which no nn() term uses; write nn(..., net="{name}").')
     blocks = [build_block(term, n_outputs, defaults, networks) for term in terms]
     return NeuralPredictor(blocks, n_outputs, scale)
 
@@ -105,9 +103,7 @@ def _standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(constant, 1.0, sd)
 
 
-def _named_network(
-    term: NeuralTerm, options: NNOptions, networks: Mapping[str, Network] | None
-) -> Network | None:
+def _named_network(term: NeuralTerm, options: NNOptions, networks: Mapping[str, Network] | None) -> Network | None:
     name = options.net or term.name
     network = (networks or {}).get(name)
     if network is None:

@@ -40,7 +40,7 @@ class NeuralPredictor(nn.Module):
         self.register_buffer("centre", torch.zeros(n_outputs, dtype=torch.float32))
 
     def forward(self, xs: Sequence[Tensor]) -> Tensor:
-        """f (n, C) at the blocks' raw inputs, each (n, d), float32."""
+        """Output f (n, C) at the blocks' raw inputs, each (n, d), float32."""
         if len(xs) != len(self.blocks):
             raise ValueError(f"There are {len(self.blocks)} blocks, but inputs for {len(xs)}.")
         total: Tensor = self.blocks[0](xs[0])
@@ -49,7 +49,7 @@ class NeuralPredictor(nn.Module):
         return self.scale * total - self.centre
 
     def predict(self, xs: Sequence[Tensor], batch: int = 65536) -> Tensor:
-        """f (n, C), float64, in eval mode, without a gradient; the modes are restored.
+        """Output f (n, C), float64, in eval mode, without a gradient; the modes are restored.
 
         Parameters
         ----------

@@ -43,9 +43,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     if not intercept:
         points = points.drop(index="Intercept", errors="ignore")
     if points.empty:
-        raise ValueError(
-            "The model has no linear fixed effects but the intercept; write intercept=True to see it."
-        )
+        raise ValueError("The model has no linear fixed effects but the intercept; write intercept=True to see it.")
     ends = results.conf_int(alpha)
     ax = axes(ax, (6.0, max(3.0, 1.0 + 0.25 * points.size)))
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
@@ -62,7 +60,5 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     ax.set_ylim(-0.6, len(points) - 0.4)
     ax.set_xlabel(f"coefficient ({results.family.link.scale}), {interval}")
     if points.shape[1] > 1:
-        ax.legend(
-            loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small", title="class"
-        )
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small", title="class")
     return ax

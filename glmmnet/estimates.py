@@ -1,0 +1,146 @@
+"""Estimates as tables: fixed effects, variance components, random effects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import torch
+
+from glmmnet.fitted import Fitted
+from glmmnet.information import VarianceErrors
+
+RESIDUAL = "Residual"
+
+
+def class_labels(fitted: Fitted) -> tuple[str, ...]:
+    """Names of the linear predictors; one empty string unless categorical."""
+    return fitted.joint.target.predictors
+
+
+def fixed_table(fitted: Fitted, values: np.ndarray, name: str) -> pd.Series | pd.DataFrame:
+    """Values (p, C) a fixed effect: Series by design column, categorical: DataFrame term x class."""
+    index = pd.Index(fitted.joint.x_names)
+    if class_labels(fitted) == ("",):
+        return pd.Series(values[:, 0], index=index, name=name)
+    return pd.DataFrame(values, index=index, columns=pd.Index(class_labels(fitted), name="class"))
+
+
+def fixed_names(fitted: Fitted) -> list[str]:
+    """One name a coefficient, classes innermost: ``x``, or ``x[b]`` for class b."""
+    labels = class_labels(fitted)
+    if labels == ("",):
+        return list(fitted.joint.x_names)
+    return [f"{name}[{label}]" for name in fitted.joint.x_names for label in labels]
+
+
+def variance_components(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.DataFrame:
+    """One row a variance; the interval is that of the standard deviation, on the log scale."""
+    z = float(scipy.stats.norm.ppf(1 - alpha / 2))
+    rows = []
+    for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
+        for i, name in enumerate(term.names):
+            for c, label in enumerate(class_labels(fitted)):
+                variance = float(sigma[c, i, i])
+                rows.append(_variance_row(term.group, name, label, variance, errors.of(k, c, i, i), z, term.q))
+    if fitted.joint.family.has_dispersion:
+        rows.append(_variance_row(RESIDUAL, "", "", fitted.params.phi, errors.of(-1, 0, 0, 0), z, None))
+    columns = ["group", "term", "class", "variance", "sd", "se", "ci_low", "ci_high", "n_levels"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"n_levels": "Int64"})
+
+
+def _variance_row(
+    group: str, term: str, class_: str, variance: float, se_log: float, z: float, levels: int | None
+) -> tuple[Any, ...]:
+    sd = variance**0.5
+    low, high = sd * np.exp(-z * se_log), sd * np.exp(z * se_log)
+    return (group, term, class_, variance, sd, sd * se_log, low, high, levels)
+
+
+def correlations(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.DataFrame:
+    """One row an estimated correlation: group, names, class, correlation, se, ci_low, ci_high (Fisher's z)."""
+    z = float(scipy.stats.norm.ppf(1 - alpha / 2))
+    rows = []
+    for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
+        for i, j in term.covariance.correlations(term.r):
+            for c, label in enumerate(class_labels(fitted)):
+                scale = float((sigma[c, i, i] * sigma[c, j, j]).sqrt())
+                value = float(sigma[c, i, j]) / scale if scale > 0 else float("nan")
+                value = min(max(value, -1.0), 1.0)
+                se_z = errors.of(k, c, i, j)
+                centre = np.arctanh(value) if abs(value) < 1 else float("nan")
+                low, high = np.tanh(centre - z * se_z), np.tanh(centre + z * se_z)
+                rows.append(
+                    (k, term.group, term.names[i], term.names[j], label, value, (1 - value**2) * se_z, low, high)
+                )
+    columns = ["position", "group", "first", "second", "class", "correlation", "se", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def covariance_matrices(fitted: Fitted) -> dict[str, pd.DataFrame]:
+    """Sigma of each grouping factor; categorical: rows and columns (term, class). Terms of one group are joined."""
+    blocks: dict[str, list[tuple[pd.Index, np.ndarray]]] = {}
+    labels = class_labels(fitted)
+    for term, sigma in zip(fitted.joint.terms, fitted.params.sigma, strict=True):
+        r, classes = term.r, len(labels)
+        whole = np.zeros((r, classes, r, classes))
+        for c in range(classes):
+            whole[:, c, :, c] = sigma[c].numpy()
+        blocks.setdefault(term.group, []).append(
+            (_effect_index(term.names, labels), whole.reshape(r * classes, r * classes))
+        )
+    out = {}
+    for group, parts in blocks.items():
+        index = parts[0][0].append([p[0] for p in parts[1:]])
+        matrix = np.zeros((len(index), len(index)))
+        at = 0
+        for _, block in parts:
+            matrix[at : at + len(block), at : at + len(block)] = block
+            at += len(block)
+        out[group] = pd.DataFrame(matrix, index=index, columns=index)
+    return out
+
+
+def _effect_index(names: tuple[str, ...], labels: tuple[str, ...]) -> pd.Index:
+    if labels == ("",):
+        return pd.Index(names)
+    return pd.MultiIndex.from_product([names, labels], names=["term", "class"])
+
+
+def random_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]:
+    """Posterior means or standard deviations: a group's levels x terms; categorical: columns (term, class)."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    labels = class_labels(fitted)
+    for k, term in enumerate(fitted.joint.terms):
+        draws = fitted.term_draws(k).to(torch.float64)
+        values = draws.mean(dim=3) if statistic == "mean" else draws.std(dim=3)
+        flat = values.reshape(term.q, -1).numpy()
+        index = term.levels.rename(term.group)
+        parts.setdefault(term.group, []).append(
+            pd.DataFrame(flat, index=index, columns=_effect_index(term.names, labels))
+        )
+    return {group: pd.concat(frames, axis=1) for group, frames in parts.items()}
+
+
+def ranef_frame(means: dict[str, pd.DataFrame], sds: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """lme4's ``as.data.frame(ranef(m))``: grpvar, term, grp, condval, condsd; categorical: also class."""
+    frames = []
+    for group, table in means.items():
+        for column in table.columns:
+            term, *rest = column if isinstance(column, tuple) else (column,)
+            frame = pd.DataFrame(
+                {
+                    "grpvar": group,
+                    "term": term,
+                    **({"class": rest[0]} if rest else {}),
+                    "grp": table.index.astype(str),
+                    "condval": table[column].to_numpy(),
+                    "condsd": sds[group][column].to_numpy(),
+                }
+            )
+            frames.append(frame)
+    columns = ["grpvar", "term", "grp", "condval", "condsd"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

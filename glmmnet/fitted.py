@@ -1,0 +1,123 @@
+"""Everything a fitted model is made of: what the floor above reads to predict, to tabulate, to test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.design import Design, DesignState
+from glmmnet.em.config import EMConfig
+from glmmnet.em.final import FinalDraws
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.networks import NeuralPredictor
+from glmmnet.typing import Sampler
+
+
+@dataclass(frozen=True)
+class Projection:
+    """f's linear share in fixed columns whose variables sit inside an nn() block: it belongs to beta.
+
+    Attributes
+    ----------
+    columns : Tensor of int64, (k,)
+        Columns of X, the intercept first.
+    gamma : Tensor, (k, C)
+        Least-squares coefficients of f on them over the training rows; already part of beta.
+    """
+
+    columns: Tensor
+    gamma: Tensor
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model.
+
+    Attributes
+    ----------
+    design : Design
+        Training rows.
+    design_state : DesignState
+        Rebuilds the same columns for new data.
+    joint : JointModel
+        The model on the training rows.
+    predictor : NeuralPredictor or None
+    params : Parameters
+        Estimates; variances on the boundary are exactly 0.
+    working : Parameters
+        The same with such variances a hair above 0, for what needs an inverse.
+    f : Tensor or None, (n, C)
+        Network output on the training rows, less what `projection` gave to beta.
+    projection : Projection or None
+    draws : FinalDraws
+    sampler : Sampler or None
+        None: exact draws.
+    config : EMConfig
+    seed : int
+    """
+
+    design: Design
+    design_state: DesignState
+    joint: JointModel
+    predictor: NeuralPredictor | None
+    params: Parameters
+    working: Parameters
+    f: Tensor | None
+    projection: Projection | None
+    draws: FinalDraws
+    sampler: Sampler | None
+    config: EMConfig
+    seed: int
+
+    @property
+    def fixed(self) -> Tensor:
+        """Offset + X beta + f on the training rows, (n, C, 1)."""
+        return self.joint.fixed_eta(self.params, self.f)
+
+    def network_output(self, design: Design) -> Tensor | None:
+        """Network output f for any design's rows, (n, C), less what belongs to beta; None without a network."""
+        if self.predictor is None:
+            return None
+        f = self.predictor.predict(inputs(design))
+        if self.projection is not None:
+            f = f - torch.tensor(design.X)[:, self.projection.columns] @ self.projection.gamma
+        return f
+
+    def block_outputs(self) -> list[Tensor]:
+        """Output of each nn() block on the training rows, (n, C) in units of eta."""
+        if self.predictor is None:
+            return []
+        self.predictor.eval()
+        with torch.no_grad():
+            pairs = zip(self.predictor.blocks, inputs(self.design), strict=True)
+            return [(block(x) * self.predictor.scale).to(torch.float64) for block, x in pairs]
+
+    def last_layer(self, design: Design) -> Tensor | None:
+        """Columns that f is linear in, (n, h) in units of eta; None without a network or if a block does not tell."""
+        if self.predictor is None:
+            return None
+        self.predictor.eval()
+        with torch.no_grad():
+            parts = [b.features(x) for b, x in zip(self.predictor.blocks, inputs(design), strict=True)]
+        if any(part is None for part in parts):
+            return None
+        return torch.cat([p for p in parts if p is not None], dim=1).to(torch.float64) * float(self.predictor.scale)
+
+    def thinned(self, most: int) -> Tensor:
+        """At most `most` of the draws of b, evenly spaced over the chains: (Q, C, S) float64."""
+        total = self.draws.b.shape[2]
+        keep = np.unique(np.linspace(0, total - 1, min(most, total)).round().astype(int))
+        return self.draws.b[:, :, torch.as_tensor(keep)].to(torch.float64)
+
+    def term_draws(self, position: int) -> Tensor:
+        """Draws of one random term's effects: (q, r, C, S) float32."""
+        term = self.joint.terms[position]
+        return self.draws.b[term.rows].reshape(term.q, term.r, self.joint.n_classes, -1)
+
+
+def inputs(design: Design) -> list[Tensor]:
+    """Inputs of the nn() blocks as tensors."""
+    return [torch.tensor(np.asarray(block.x, dtype=np.float32)) for block in design.neural]

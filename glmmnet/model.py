@@ -1,0 +1,309 @@
+"""The entry: formula and data in, a fitted model out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from glmmnet.design import Design, DesignState, build_design
+from glmmnet.em.config import EMConfig
+from glmmnet.em.final import final_draws
+from glmmnet.em.loop import Problem, default_sampler_is_exact, floored, run
+from glmmnet.em.state import EMState
+from glmmnet.errors import ConvergenceWarning, DataWarning, FitError
+from glmmnet.families import Family, resolve
+from glmmnet.fitted import Fitted, Projection, inputs
+from glmmnet.formula import parse
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.networks import NeuralPredictor, build_predictor
+from glmmnet.progress import interruptible, progress_bar
+from glmmnet.results import GLMMNetResults
+from glmmnet.samplers import SAMPLERS
+from glmmnet.threads import torch_session
+from glmmnet.typing import Sampler
+
+#: Standard deviations below this share of the residual's (or of 1 on a link scale) are reported as 0.
+_BOUNDARY = 1e-4
+
+
+class GLMMNet:
+    """A generalized linear mixed model whose fixed part may hold a neural network; not changed by :meth:`fit`.
+
+    Made by :func:`glmm` or :meth:`from_formula`.
+
+    Attributes
+    ----------
+    formula : str
+    family : Family
+    design : Design
+        Response, matrices and level codes of the rows without missing values.
+    """
+
+    def __init__(
+        self,
+        formula: str,
+        family: Family,
+        design: Design,
+        design_state: DesignState,
+        nn_options: Mapping[str, Any] | None,
+        networks: Mapping[str, Any] | None,
+    ) -> None:
+        self.formula = formula
+        self.family = family
+        self.design = design
+        self._design_state = design_state
+        self._nn_options = dict(nn_options or {})
+        self._networks = dict(networks or {})
+        self._joint = JointModel.from_design(design, family)
+        if design.neural:
+            # Built once here, so that a wrong option is an error before anything is fitted.
+            with torch.random.fork_rng(devices=[]):
+                self._build_predictor()
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: pd.DataFrame,
+        family: str | Family = "gaussian",
+        *,
+        nn: Mapping[str, Any] | None = None,
+        networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
+        weights: str | np.ndarray | None = None,
+        na_action: str = "drop",
+        context: Mapping[str, Any] | None = None,
+    ) -> GLMMNet:
+        """See :func:`glmm`."""
+        if not isinstance(data, pd.DataFrame):
+            raise TypeError(f"data is a {type(data).__name__}; give a pandas DataFrame.")
+        resolved = resolve(family)
+        spec = parse(formula, columns=list(data.columns))
+        design, state = build_design(spec, data, na_action=na_action, context=context, weights=weights)
+        if design.n_dropped:
+            warnings.warn(
+                f"{design.n_dropped} of {design.n_total} rows have a missing value in a column of the formula and are "
+                "left out (na_action='raise' refuses them).",
+                DataWarning,
+                stacklevel=3,
+            )
+        return cls(formula, resolved, design, state, nn, networks)
+
+    def _build_predictor(self) -> NeuralPredictor:
+        joint = self._joint
+        scale = float(joint.target.y.std()) if joint.family.link.name == "identity" else 1.0
+        return build_predictor(self.design.neural, joint.n_classes, self._nn_options, self._networks, scale)
+
+    def fit(
+        self,
+        *,
+        sampler: str | Sampler | None = None,
+        seed: int | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> GLMMNetResults:
+        """Fit by Monte Carlo EM.
+
+        Parameters
+        ----------
+        sampler : {"nuts", "hmc", "mala"} or Sampler, optional
+            Draws the random effects in the E-step. None: NUTS, but exact draws where the posterior is Gaussian and its
+            blocked Cholesky is small (the summary says so).
+        seed : int, optional
+            The same seed, data and versions give the same numbers; None: a fresh one, kept in ``results.seed``.
+        progress : bool, optional
+            A progress bar; None: when standard error is a terminal. Ctrl-C stops after the current iteration.
+        **options
+            Fields of :class:`glmmnet.EMConfig`.
+
+        Returns
+        -------
+        GLMMNetResults
+
+        Raises
+        ------
+        TypeError
+            An unknown option.
+        FitError
+            The estimation cannot go on.
+        """
+        config = EMConfig.from_options(options)
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        began = time.perf_counter()
+        with torch_session(seed, config.threads), interruptible() as interruption:
+            predictor = self._build_predictor() if self.design.neural else None
+            problem = Problem(self._joint, predictor, inputs(self.design), self._sampler(sampler, config))
+            states: list[EMState] = []
+            with progress_bar(progress, None) as bar:
+                for state in run(problem, config):
+                    states.append(state)
+                    bar.update(history_row(self._joint, state))
+                    if interruption.requested:
+                        break
+            fitted = self._finish(problem, config, states[-1], seed)
+        last = states[-1]
+        if not last.converged and not interruption.requested:
+            warnings.warn(
+                f"EM stopped after {last.iteration} iterations before its rule was met (max|change|/se "
+                f"{last.change:.3f}, tol {config.tol:g}); raise max_iter or look at results.plot.history().",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        history = pd.DataFrame([history_row(self._joint, state) for state in states])
+        seconds = time.perf_counter() - began
+        return GLMMNetResults(self.formula, history, last.converged, seconds, fitted)
+
+    def _sampler(self, sampler: str | Sampler | None, config: EMConfig) -> Sampler | None:
+        if not self._joint.terms:
+            return None
+        if sampler is None:
+            return None if default_sampler_is_exact(self._joint, config) else SAMPLERS["nuts"]()
+        return SAMPLERS[sampler]() if isinstance(sampler, str) else sampler
+
+    def _finish(self, problem: Problem, config: EMConfig, last: EMState, seed: int) -> Fitted:
+        """Final draws at the last state's estimates."""
+        joint = self._joint
+        params, f, predictor = last.params, None, problem.predictor
+        if predictor is not None:
+            f = last.f if last.phase == "polish" else predictor.predict(problem.xs)
+        params = _on_boundary(joint, params)
+        projection = None
+        if f is not None and config.orthogonalize == "auto":
+            params, f, projection = _project(self.design, joint, params, f)
+        working = floored(joint, params)
+        draws = final_draws(joint, joint.fixed_eta(working, f), working, problem.sampler, config)
+        if not bool(torch.isfinite(draws.b).all()):
+            raise FitError("the final draws of the random effects are not finite.")
+        return Fitted(
+            design=self.design,
+            design_state=self._design_state,
+            joint=joint,
+            predictor=predictor,
+            params=params,
+            working=working,
+            f=f,
+            projection=projection,
+            draws=draws,
+            sampler=problem.sampler,
+            config=config,
+            seed=seed,
+        )
+
+    def __repr__(self) -> str:
+        return f"<GLMMNet {self.formula!r}, {self.family.name}, {self.design.n} rows>"
+
+
+def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
+    """One row of ``results.history``."""
+    row: dict[str, object] = {
+        "iteration": state.iteration,
+        "phase": state.phase,
+        "deviance": state.deviance,
+        "valid_deviance": state.valid_deviance,
+        "change": state.change,
+    }
+    labels = joint.target.predictors
+    for term, sigma in zip(joint.terms, state.params.sigma, strict=True):
+        for i, name in enumerate(term.names):
+            for c, label in enumerate(labels):
+                key = f"sd[{term.group}, {name}{', ' + label if label else ''}]"
+                row[key] = float(sigma[c, i, i]) ** 0.5
+    if joint.family.has_dispersion:
+        row["sigma"] = state.params.phi**0.5
+    return row
+
+
+def _on_boundary(joint: JointModel, params: Parameters) -> Parameters:
+    """Variances too small to tell from 0 are 0, with their covariances."""
+    size = params.phi**0.5 if joint.family.has_dispersion else 1.0
+    sigma = []
+    for term, matrix in zip(joint.terms, params.sigma, strict=True):
+        reach = torch.diagonal(matrix, dim1=1, dim2=2).sqrt() * term.columns().square().mean(dim=0).sqrt()
+        keep = (reach > _BOUNDARY * size).to(matrix.dtype)
+        sigma.append(matrix * keep[:, :, None] * keep[:, None, :])
+    return replace(params, sigma=tuple(sigma))
+
+
+def _project(
+    design: Design, joint: JointModel, params: Parameters, f: Tensor
+) -> tuple[Parameters, Tensor, Projection | None]:
+    """Give f's linear share in columns whose variables all sit inside one nn() block to beta; eta is unchanged."""
+    inside = [
+        k
+        for k, variables in enumerate(design.x_variables)
+        if variables and any(set(variables) <= set(block.variables) for block in design.neural)
+    ]
+    if not inside:
+        return params, f, None
+    intercept = [design.x_names.index("Intercept")] if "Intercept" in design.x_names else []
+    columns = torch.tensor(intercept + inside)
+    x = joint.X[:, columns]
+    gamma = torch.linalg.lstsq(x, f, driver="gelsd").solution
+    beta = params.beta.clone()
+    beta[columns] += gamma
+    return replace(params, beta=beta), f - x @ gamma, Projection(columns, gamma)
+
+
+def glmm(
+    formula: str,
+    data: pd.DataFrame,
+    family: str | Family = "gaussian",
+    *,
+    nn: Mapping[str, Any] | None = None,
+    networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
+    weights: str | np.ndarray | None = None,
+    na_action: str = "drop",
+    context: Mapping[str, Any] | None = None,
+) -> GLMMNet:
+    """A generalized linear mixed model, written as a formula.
+
+    eta = offset + X beta + f(nn inputs) + sum_k z_k' b_k[group_k], b_k[level] ~ N(0, Sigma_k), y ~ family(eta).
+
+    Parameters
+    ----------
+    formula : str
+        ``y ~ x1 + nn(x2 + x3) + (1 + x1 | g) + (1 | h)``; see the formula language in the documentation.
+    data : DataFrame
+    family : str or Family
+        ``"gaussian"``, ``"bernoulli"``, ``"binomial"``, ``"categorical"``, or an instance such as
+        ``gn.families.Categorical(reference="a")``.
+    nn : mapping, optional
+        Default options of the nn() blocks: layers, activation, dropout, weight_decay, embed.
+    networks : mapping, optional
+        {name: torch.nn.Module or factory(n_inputs, n_outputs)} for blocks ``nn(x, name="name")``.
+    weights : str or array, (n,), optional
+        Frequency weights: each row's log density is multiplied by its weight (as in glmmTMB).
+    na_action : {"drop", "raise"}
+        What happens to rows with a missing value in a column of the formula.
+    context : mapping, optional
+        Functions and values that the formula's expressions may use besides columns and the documented transforms.
+
+    Returns
+    -------
+    GLMMNet
+
+    Raises
+    ------
+    FormulaError
+        The formula is malformed.
+    DesignError
+        Data and formula, or response and family, do not fit.
+
+    Examples
+    --------
+    >>> import glmmnet as gn
+    >>> flights = gn.datasets.load("flights").head(2000)
+    >>> model = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights)
+    >>> model.fit(seed=1).vcomp["group"].tolist()
+    ['carrier', 'Residual']
+    """
+    return GLMMNet.from_formula(
+        formula, data, family, nn=nn, networks=networks, weights=weights, na_action=na_action, context=context
+    )

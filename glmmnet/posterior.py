@@ -1,0 +1,94 @@
+"""The final draws as ArviZ groups, named as bambi names them: ``1|g``, ``x|g``, ``1|g_sigma``, ``__obs__``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmmnet.estimates import class_labels
+from glmmnet.fitted import Fitted
+from glmmnet.prediction import Request, conditional_draws, fixed_eta
+
+CLASS_DIM = "__class__"
+
+
+def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Groups, coords and dims for :func:`glmmnet.inference_data.to_arviz`.
+
+    Point estimates (beta, Sigma, dispersion) are constants, not posterior draws: they stand in ``constant_data``.
+
+    Parameters
+    ----------
+    what : tuple of str
+        Which of log_likelihood and posterior_predictive, both (draws x rows), to compute.
+    """
+    final = fitted.draws
+    labels = class_labels(fitted)
+    many = labels != ("",)
+    coords: dict[str, Any] = {"__obs__": np.arange(fitted.joint.n)}
+    dims: dict[str, Any] = {}
+    if many:
+        coords[CLASS_DIM] = labels
+    posterior: dict[str, np.ndarray] = {}
+    constant: dict[str, np.ndarray] = {}
+    for k, term in enumerate(fitted.joint.terms):
+        dim = f"{term.group}__factor_dim"
+        coords[dim] = term.levels
+        draws = fitted.term_draws(k)
+        for i, name in enumerate(term.names):
+            variable = f"{'1' if name == '(Intercept)' else name}|{term.group}"
+            own = draws[:, i].reshape(term.q, -1, final.chains, final.draws).permute(2, 3, 0, 1).numpy()
+            posterior[variable] = own if many else own[..., 0]
+            dims[variable] = [dim, CLASS_DIM] if many else [dim]
+            sd = fitted.params.sigma[k][:, i, i].sqrt().numpy()
+            constant[f"{variable}_sigma"] = sd if many else sd[0]
+            dims[f"{variable}_sigma"] = [CLASS_DIM] if many else []
+    for j, name in enumerate(fitted.joint.x_names):
+        beta = fitted.params.beta[j].numpy()
+        constant[name] = beta if many else beta[0]
+        dims[name] = [CLASS_DIM] if many else []
+    if fitted.joint.family.has_dispersion:
+        constant["phi"] = np.asarray(fitted.params.phi)
+        dims["phi"] = []
+    response = fitted.design.response
+    assert response is not None
+    groups: dict[str, Any] = {"posterior": posterior, "sample_stats": dict(final.stats), "constant_data": constant}
+    groups["observed_data"] = {response.label: _observed(fitted)}
+    dims[response.label] = ["__obs__"]
+    dims.update({name: [] for name in final.stats})
+    for name, values in _row_draws(fitted, what).items():
+        groups[name] = {response.label: values}
+    return groups, coords, dims
+
+
+def _observed(fitted: Fitted) -> np.ndarray:
+    """The response a row; class numbers for a categorical one."""
+    observed = fitted.joint.family.observed(fitted.joint.target.y)
+    return (observed.argmax(dim=1) if observed.ndim == 2 else observed).numpy()
+
+
+def _row_draws(fitted: Fitted, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Log-likelihood and replicated responses, (chains, draws, n) float32."""
+    final, joint, design = fitted.draws, fitted.joint, fitted.design
+    fixed = fixed_eta(fitted, design)
+    total = final.chains * final.draws
+    out = {name: np.empty((joint.n, total), dtype=np.float32) for name in what}
+    for start in range(0, joint.n, 5000):
+        rows = slice(start, min(start + 5000, joint.n))
+        eta = conditional_draws(fitted, design, rows, fixed, Request())
+        if "log_likelihood" in out:
+            log_p = joint.family.log_prob(eta, joint.target.y[rows], fitted.params.phi)
+            out["log_likelihood"][rows] = (joint.weights[rows, None] * log_p).to(torch.float32).numpy()
+        if "posterior_predictive" in out:
+            out["posterior_predictive"][rows] = _replicate(fitted, eta, rows)
+    return {name: values.T.reshape(final.chains, final.draws, joint.n) for name, values in out.items()}
+
+
+def _replicate(fitted: Fitted, eta: torch.Tensor, rows: slice) -> np.ndarray:
+    joint = fitted.joint
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fitted.seed + rows.start)
+        values = joint.family.simulate(eta, joint.target.y[rows], fitted.params.phi)
+    return values.to(torch.float32).numpy()

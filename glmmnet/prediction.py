@@ -1,0 +1,258 @@
+"""Predictions: averaged over the draws of b, at b = 0, or with b integrated over its prior; known and unseen levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from glmmnet.design import Design
+from glmmnet.errors import DesignError
+from glmmnet.fitted import Fitted
+from glmmnet.typing import RandomTerm
+
+LEVELS = ("conditional", "population", "marginal")
+KINDS = ("mean", "link", "class")
+NEW_LEVELS = ("population", "marginal", "error")
+
+#: Numbers (rows x classes x draws) held at once.
+_AT_ONCE = 8_000_000
+#: Quadrature points for b integrated over its prior (one linear predictor), and draws (several).
+_NODES, _PRIOR_DRAWS = 41, 400
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be predicted.
+
+    Attributes
+    ----------
+    level : {"conditional", "population", "marginal"}
+    kind : {"mean", "link", "class"}
+    new_levels : {"population", "marginal", "error"}
+    """
+
+    level: str = "conditional"
+    kind: str = "mean"
+    new_levels: str = "population"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("level", self.level, LEVELS),
+            ("kind", self.kind, KINDS),
+            ("new_levels", self.new_levels, NEW_LEVELS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r}; write one of {', '.join(map(repr, known))}.")
+
+
+def predict(fitted: Fitted, design: Design, request: Request) -> pd.Series | pd.DataFrame:
+    """Predictions for the rows of `design`; rows of the data that had missing values get NaN.
+
+    Returns
+    -------
+    Series or DataFrame
+        On the index of the data; categorical: columns are class labels (``link``: names of linear predictors).
+    """
+    values = _link(fitted, design, request) if request.kind == "link" else _mean(fitted, design, request)
+    if request.kind == "class":
+        return _classes(fitted, design, values)
+    labels: Any = fitted.joint.target.predictors if request.kind == "link" else fitted.joint.target.labels
+    return as_frame(fitted, design, values, labels)
+
+
+def as_frame(fitted: Fitted, design: Design, values: Tensor, labels: Any) -> pd.Series | pd.DataFrame:
+    """Values (n, k) on the data's index; one column is a Series named as the response."""
+    array = values.numpy()
+    if array.shape[1] == 1 and not (fitted.joint.family.class_means and len(labels) > 1):
+        return pd.Series(array[:, 0], index=design.index, name=_response_name(fitted))
+    return pd.DataFrame(array, index=design.index, columns=pd.Index(labels, name=_response_name(fitted)))
+
+
+def _response_name(fitted: Fitted) -> str:
+    assert fitted.design.response is not None
+    return fitted.design.response.label
+
+
+def _classes(fitted: Fitted, design: Design, mean: Tensor) -> pd.Series:
+    labels = fitted.joint.target.labels
+    if not labels:
+        raise ValueError(f"kind='class' needs a response with classes; family {fitted.joint.family.name!r} has none.")
+    if mean.shape[1] == 1:
+        codes = (mean[:, 0] > 0.5).to(torch.int64)
+    else:
+        codes = mean.argmax(dim=1)
+    chosen = pd.array([labels[c] for c in codes.tolist()])
+    return pd.Series(chosen, index=design.index, name=_response_name(fitted))
+
+
+def fixed_eta(fitted: Fitted, design: Design) -> Tensor:
+    """Offset + X beta + f for any design's rows, (n, C, 1)."""
+    eta = torch.tensor(design.X) @ fitted.params.beta + torch.tensor(design.offset)[:, None]
+    f = fitted.network_output(design)
+    return (eta if f is None else eta + f)[:, :, None]
+
+
+def _check_levels(design: Design, request: Request) -> None:
+    if request.new_levels != "error" or request.level != "conditional":
+        return
+    for term in design.random:
+        unseen = int((term.index < 0).sum())
+        if unseen:
+            raise DesignError(
+                f"{unseen} rows have a level of `{term.group}` that is not in the training data; "
+                "new_levels='population' predicts them with effect 0, 'marginal' with the effect integrated out."
+            )
+
+
+def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws: Tensor) -> Tensor:
+    """Z b of some rows for draws of b (Q, C, S): (m, C, S); an unseen level has effect 0."""
+    total = torch.zeros(1, dtype=draws.dtype)
+    for known, term in zip(fitted.joint.terms, terms, strict=True):
+        own = draws[known.rows].reshape(known.q, -1)
+        index = torch.as_tensor(np.where(term.index[rows] < 0, 0, term.index[rows]))
+        effects = own.index_select(0, index).reshape(len(index), known.r, *draws.shape[1:])
+        z = torch.tensor(np.where(term.index[rows, None] < 0, 0.0, term.z[rows])).to(draws.dtype)
+        total = total + torch.einsum("nr,nrcs->ncs", z, effects)
+    return total
+
+
+def _row_blocks(n: int, numbers_a_row: int) -> Iterator[slice]:
+    size = max(1, _AT_ONCE // max(numbers_a_row, 1))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def prior_variance(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> Tensor:
+    """Variance of Z b over the prior of b, (n, C); of the terms whose level is unseen only, or of all."""
+    total = torch.zeros(1, dtype=torch.float64)
+    for sigma, term in zip(fitted.params.sigma, terms, strict=True):
+        z = torch.tensor(term.z)
+        variance = torch.einsum("ni,cij,nj->nc", z, sigma, z)
+        total = total + (variance * torch.tensor(term.index < 0)[:, None] if unseen_only else variance)
+    return total
+
+
+def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor, request: Request) -> Tensor:
+    """Linear predictor of some rows at every final draw of b: (m, C, S).
+
+    With ``new_levels="marginal"`` an unseen level gets a draw from its prior, from the fit's seed.
+    """
+    draws = fitted.draws.b
+    if not design.random:
+        return fixed[rows].expand(-1, -1, draws.shape[2])
+    eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
+    if request.new_levels == "marginal":
+        variance = prior_variance(fitted, design.random, unseen_only=True)[rows]
+        generator = torch.Generator().manual_seed(fitted.seed + rows.start)
+        noise = torch.randn(eta.shape, generator=generator, dtype=eta.dtype)
+        eta = eta + variance.sqrt()[:, :, None] * noise
+    return eta
+
+
+def _link(fitted: Fitted, design: Design, request: Request) -> Tensor:
+    """Mean of the linear predictor, (n, C); over the prior of b it is that at b = 0."""
+    _check_levels(design, request)
+    eta = fixed_eta(fitted, design)
+    if request.level == "conditional" and design.random:
+        centre = fitted.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
+        eta = eta + random_eta(fitted, design.random, slice(0, design.n), centre)
+    return eta[:, :, 0]
+
+
+def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
+    """Mean of the response, (n, 1) or (n, classes)."""
+    _check_levels(design, request)
+    family, fixed = fitted.joint.family, fixed_eta(fitted, design)
+    if request.level == "population" or not fitted.joint.terms:
+        return family.mean(fixed)[:, :, 0]
+    if request.level == "marginal":
+        return marginal_mean(fitted, fixed, prior_variance(fitted, design.random, unseen_only=False))
+    if family.quadratic:
+        return _link(fitted, design, request)
+    parts = []
+    numbers = fixed.shape[1] * fitted.draws.b.shape[2]
+    for rows in _row_blocks(design.n, numbers):
+        parts.append(family.mean(conditional_draws(fitted, design, rows, fixed, request)).mean(dim=2))
+    return torch.cat(parts) if parts else family.mean(fixed)[:, :, 0]
+
+
+def marginal_mean(fitted: Fitted, fixed: Tensor, variance: Tensor) -> Tensor:
+    """E of the mean over eta ~ N(fixed, variance): quadrature, or seeded antithetic draws for several classes."""
+    family = fitted.joint.family
+    spread = variance.expand(fixed.shape[0], fixed.shape[1]).sqrt()[:, :, None]
+    if fixed.shape[1] == 1:
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        means = family.mean(fixed + spread * torch.as_tensor(nodes))
+        return means @ torch.as_tensor(weights / weights.sum())
+    generator = torch.Generator().manual_seed(fitted.seed)
+    half = torch.randn(1, fixed.shape[1], _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
+    noise = torch.cat([half, -half], dim=2)
+    blocks = _row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
+    return torch.cat([family.mean(fixed[rows] + spread[rows] * noise).mean(dim=2) for rows in blocks])
+
+
+def on_data(values: pd.Series | pd.DataFrame, design: Design, index: pd.Index) -> pd.Series | pd.DataFrame:
+    """Predictions of the design's rows on the whole index of the data; the other rows are NaN."""
+    if len(index) == design.n:
+        return values
+    position = np.full(len(index), -1)
+    position[design.rows] = np.arange(design.n)
+    spread = values.reset_index(drop=True).reindex(position)
+    spread.index = index
+    return spread
+
+
+def row_effects(fitted: Fitted, design: Design, position: int) -> pd.DataFrame:
+    """Posterior mean effects of one row's levels: group, term, level, effect; categorical: also class."""
+    if not -design.n <= position < design.n:
+        raise IndexError(f"row {position} is not among the {design.n} rows.")
+    centre = fitted.draws.b.to(torch.float64).mean(dim=2)
+    labels = fitted.joint.target.predictors
+    rows = []
+    for known, term in zip(fitted.joint.terms, design.random, strict=True):
+        level = int(term.index[position])
+        own = centre[known.rows].reshape(known.q, known.r, -1)
+        for i, name in enumerate(term.names):
+            for c, label in enumerate(labels):
+                effect = float(own[level, i, c]) if level >= 0 else 0.0
+                shown = term.levels[level] if level >= 0 else "(unseen)"
+                rows.append((term.group, name, shown, effect, label))
+    frame = pd.DataFrame(rows, columns=["group", "term", "level", "effect", "class"])
+    return frame if labels != ("",) else frame.drop(columns="class")
+
+
+def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
+    """Simulated responses of the training rows, (rows, n)."""
+    Request(level)
+    joint, family = fitted.joint, fitted.joint.family
+    columns = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for replicate in range(n):
+            eta = fitted.fixed
+            if joint.terms and level == "marginal":
+                eta = eta + joint.random_eta(_prior_draw(fitted))
+            elif joint.terms and level == "conditional":
+                pick = replicate % fitted.draws.b.shape[2]
+                eta = eta + joint.random_eta(fitted.draws.b[:, :, pick, None].to(torch.float64))
+            columns.append(family.simulate(eta, joint.target.y, fitted.params.phi)[:, 0].numpy())
+    labels = joint.target.labels
+    frame = pd.DataFrame(np.column_stack(columns), index=fitted.design.index)
+    if family.class_means:
+        return frame.apply(lambda column: pd.Series([labels[int(c)] for c in column], index=frame.index))
+    return frame
+
+
+def _prior_draw(fitted: Fitted) -> Tensor:
+    parts = []
+    for term, sigma in zip(fitted.joint.terms, fitted.working.sigma, strict=True):
+        factor = torch.linalg.cholesky(sigma)
+        normal = torch.randn(term.q, term.r, fitted.joint.n_classes, dtype=torch.float64)
+        parts.append(torch.einsum("cij,qjc->qic", factor, normal).reshape(-1, fitted.joint.n_classes, 1))
+    return torch.cat(parts)

@@ -1,0 +1,170 @@
+"""A fitted model as a summary table: which numbers stand where; `tables` lays them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from glmmnet.diagnostics import Diagnostics
+from glmmnet.em.stopping import Streak
+from glmmnet.estimates import RESIDUAL, correlations, fixed_names, variance_components
+from glmmnet.fitted import Fitted
+from glmmnet.information import FixedCovariance, VarianceErrors
+from glmmnet.likelihood import LogLikelihood
+from glmmnet.tables import Summary
+
+TITLE = "Mixed-Effects Neural Network Results"
+PLAIN_TITLE = "Generalized Linear Mixed Model Results"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The parts of a fitted model that a summary shows."""
+
+    fitted: Fitted
+    llf: LogLikelihood
+    fixed_covariance: FixedCovariance
+    variance_errors: VarianceErrors
+    diagnostics: Diagnostics
+    history: pd.DataFrame
+    converged: bool
+    singular: bool
+    df_linear: int
+    df_neural: int
+    df_variance: int
+
+    def summary(self, alpha: float) -> Summary:
+        """The summary with intervals of probability 1 - alpha."""
+        return Summary(
+            title=TITLE if self.fitted.predictor is not None else PLAIN_TITLE,
+            header=self._header(),
+            fixed=fixed_effects(self.fitted, self.fixed_covariance, alpha),
+            neural=self._neural(),
+            random=self._random(alpha),
+            notes=tuple(self._notes()),
+        )
+
+    def _header(self) -> tuple[tuple[str, str], ...]:
+        fitted, joint = self.fitted, self.fitted.joint
+        assert fitted.design.response is not None
+        error = f" +/- {self.llf.se:.1f}" if self.llf.se > 0 else ""
+        groups = "; ".join(str(term.q) for term in joint.terms) or "none"
+        return (
+            ("Dep. Variable:", fitted.design.response.label),
+            ("Model:", "GLMMNet"),
+            ("Family:", joint.family.name.capitalize()),
+            ("Link Function:", joint.family.link.name.capitalize()),
+            ("Method:", method_name(fitted)),
+            ("Covariance Type:", self.fixed_covariance.kind),
+            ("No. Observations:", str(joint.n)),
+            ("No. Groups:", groups),
+            ("Df Linear:", str(self.df_linear)),
+            ("Df Neural:", str(self.df_neural)),
+            ("Df Variance:", str(self.df_variance)),
+            ("Log-Likelihood:", f"{self.llf.value:.1f}{error}"),
+        )
+
+    def _neural(self) -> pd.DataFrame:
+        columns = ["architecture", "weights", "sd_f", "var_eta"]
+        fitted = self.fitted
+        if fitted.predictor is None or fitted.f is None:
+            return pd.DataFrame(columns=columns)
+        b = fitted.draws.b.double().mean(dim=2, keepdim=True)
+        eta = (fitted.fixed + fitted.joint.random_eta(b))[:, :, 0]
+        total = eta.var(dim=0).sum().clamp_min(1e-300)
+        rows = []
+        for block, output in zip(fitted.predictor.blocks, fitted.block_outputs(), strict=True):
+            variance = output.var(dim=0)
+            share = float(variance.sum() / total)
+            rows.append((block.describe(), block.n_weights, float(variance.mean().sqrt()), share))
+        return pd.DataFrame(rows, columns=columns, index=[t.label for t in fitted.design.neural])
+
+    def _random(self, alpha: float) -> pd.DataFrame:
+        components = variance_components(self.fitted, self.variance_errors, alpha)
+        pairs = correlations(self.fitted, self.variance_errors, alpha)
+        rows = []
+        ends = ["se", "ci_low", "ci_high"]
+        position = 0
+        for k, term in enumerate(self.fitted.joint.terms):
+            size = term.r * self.fitted.joint.n_classes
+            for _, row in components.iloc[position : position + size].iterrows():
+                levels = row["n_levels"]
+                rows.append(
+                    ("variance", term.group, row["term"], row["class"], levels, row["variance"], row["sd"], *row[ends])
+                )
+            position += size
+            for _, row in pairs[pairs["position"] == k].iterrows():
+                name = f"{_short(row['first'])},{_short(row['second'])}"
+                correlation = row["correlation"]
+                rows.append(("corr", term.group, name, row["class"], pd.NA, np.nan, correlation, *row[ends]))
+        for _, row in components.iloc[position:].iterrows():
+            rows.append(("residual", RESIDUAL, "", "", pd.NA, row["variance"], row["sd"], *row[ends]))
+        columns = ["kind", "group", "name", "class", "levels", "variance", "sd", "se", "ci_low", "ci_high"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _notes(self) -> list[str]:
+        fitted, config = self.fitted, self.fitted.config
+        draws = f"draws {fitted.draws.chains}x{fitted.draws.draws}"
+        polish = self.history[self.history["phase"] == "polish"]
+        notes = []
+        if fitted.sampler is None and fitted.joint.family.quadratic:
+            notes.append(f"Exact Gaussian likelihood maximised (blocked Cholesky); independent {draws}")
+        else:
+            word = "converged" if self.converged else "NOT converged"
+            change = float(polish["change"].iloc[-1]) if len(polish) else float("nan")
+            relation = "<" if change < config.tol else ">="
+            notes.append(
+                f"MCEM: {word}, {len(polish)}/{config.max_iter} iter; max|dtheta|/se {change:.3f} {relation} "
+                f"{config.tol:g} ({Streak.needed}x); {draws}"
+            )
+        if self.fitted.draws.stats:
+            d = self.diagnostics
+            notes.append(
+                f"{fitted.sampler.name.upper() if fitted.sampler else ''}: R-hat {d.r_hat:.2f}, ESS "
+                f"{d.ess_bulk:.0f}/{d.ess_tail:.0f}, divergent {d.divergences}/{d.draws}, "
+                f"depth hits {d.depth_hits}, BFMI {d.bfmi:.2f}"
+            )
+        if fitted.joint.target.note:
+            notes.append(f"Response: {fitted.joint.target.note}")
+        if fitted.design.n_dropped:
+            notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
+        if self.singular:
+            notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
+        return notes
+
+
+def _short(name: str) -> str:
+    return "(Int)" if name == "(Intercept)" else str(name)
+
+
+def method_name(fitted: Fitted) -> str:
+    """How the model was fitted, for the summary."""
+    if fitted.sampler is not None:
+        return f"MCEM ({fitted.sampler.name.upper()})"
+    if fitted.joint.family.quadratic:
+        return "ML (exact)" if fitted.predictor is None else "MCEM (exact draws)"
+    return "ML (no random effects)" if fitted.predictor is None else "Minibatches"
+
+
+def fixed_effects(fitted: Fitted, covariance: FixedCovariance, alpha: float) -> pd.DataFrame:
+    """Coefficient table: coef, std err, z, P>|z| and the interval."""
+    classes = fitted.joint.n_classes
+    estimate = fitted.params.beta.reshape(-1).numpy()
+    se = np.sqrt(np.clip(covariance.beta(classes).diagonal().numpy(), 0.0, None))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = estimate / se
+    half = scipy.stats.norm.ppf(1 - alpha / 2) * se
+    return pd.DataFrame(
+        {
+            "coef": estimate,
+            "std err": se,
+            "z": z,
+            "P>|z|": 2 * scipy.stats.norm.sf(np.abs(z)),
+            f"[{alpha / 2:g}": estimate - half,
+            f"{1 - alpha / 2:g}]": estimate + half,
+        },
+        index=pd.Index(fixed_names(fitted)),
+    )

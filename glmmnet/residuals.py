@@ -1,0 +1,30 @@
+"""Residuals of the training rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glmmnet.fitted import Fitted
+
+
+def response_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
+    """Observed minus fitted, (n, 1) or (n, classes), for fitted means of that shape."""
+    return fitted.joint.family.observed(fitted.joint.target.y).reshape(mean.shape) - mean
+
+
+def pearson_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
+    """Response residuals over the standard deviation of the response given b, shaped as `mean`."""
+    observed = fitted.joint.family.observed(fitted.joint.target.y)
+    variance = fitted.joint.family.variance(mean.reshape(observed.shape), fitted.joint.target.y, fitted.params.phi)
+    return response_residuals(fitted, mean) / variance.reshape(mean.shape).clamp_min(1e-300).sqrt()
+
+
+def deviance_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
+    """Signed root of each row's deviance, (n, 1); of a class the root alone."""
+    family, y = fitted.joint.family, fitted.joint.target.y
+    observed = family.observed(y)
+    root = family.unit_deviance(mean.reshape(observed.shape), y).clamp_min(0.0).sqrt()
+    if family.class_means:
+        return root[:, None]
+    return (torch.sign(observed - mean.reshape(observed.shape)) * root)[:, None]

@@ -1,0 +1,439 @@
+"""What a fit returns: a frozen record that computes the rest when first asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import torch
+
+from glmmnet import contrasts, estimates, residuals
+from glmmnet.design import Design
+from glmmnet.diagnostics import Diagnostics, diagnose
+from glmmnet.families import Family
+from glmmnet.fitted import Fitted
+from glmmnet.formula.constraints import linear_constraints
+from glmmnet.inference_data import to_arviz
+from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, variance_errors
+from glmmnet.intervals import PredictionResults, predict_with_error
+from glmmnet.likelihood import LogLikelihood, log_likelihood
+from glmmnet.plots import PlotAccessor
+from glmmnet.posterior import arviz_groups
+from glmmnet.prediction import Request, as_frame, on_data, predict, row_effects, simulate
+from glmmnet.report import Report
+from glmmnet.tables import Summary
+from glmmnet.threads import torch_session
+
+#: Offset of the seed for each thing that is computed after the fit, so that the order of asking changes nothing.
+_LIKELIHOOD_SEED = 101
+
+
+@dataclass(frozen=True)
+class GLMMNetResults:
+    """A fitted model. Made by :meth:`glmmnet.GLMMNet.fit`.
+
+    Attributes
+    ----------
+    formula : str
+    history : DataFrame
+        One row an EM iteration: iteration, phase ("network" or "polish"), deviance, valid_deviance, change (in standard
+        errors), ``sd[group, term]`` of every variance component, ``sigma`` where the family has a residual.
+    converged : bool
+        The stopping rule was met.
+    seconds : float
+        Wall time of the fit.
+    fitted : Fitted
+        Estimates, draws and designs; the methods below read it.
+    """
+
+    formula: str
+    history: pd.DataFrame
+    converged: bool
+    seconds: float
+    fitted: Fitted
+
+    # -- estimates -------------------------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> Family:
+        """The response distribution."""
+        return self.fitted.joint.family
+
+    @property
+    def seed(self) -> int:
+        """Seed of the fit; the same seed, data and versions give the same numbers."""
+        return self.fitted.seed
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self.fitted.joint.n
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out because of a missing value."""
+        return self.fitted.design.n_dropped
+
+    @property
+    def params(self) -> pd.Series | pd.DataFrame:
+        """Linear fixed effects by design column; categorical: DataFrame term x class."""
+        return estimates.fixed_table(self.fitted, self.fitted.params.beta.numpy(), "coef")
+
+    @property
+    def bse(self) -> pd.Series | pd.DataFrame:
+        """Standard errors of `params`."""
+        return estimates.fixed_table(self.fitted, self._se(), "std err")
+
+    @property
+    def tvalues(self) -> pd.Series | pd.DataFrame:
+        """`params` over `bse`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return estimates.fixed_table(self.fitted, self.fitted.params.beta.numpy() / self._se(), "z")
+
+    @property
+    def pvalues(self) -> pd.Series | pd.DataFrame:
+        """Two-sided p-values of `tvalues` from the normal distribution."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = self.fitted.params.beta.numpy() / self._se()
+        return estimates.fixed_table(self.fitted, 2 * scipy.stats.norm.sf(np.abs(z)), "P>|z|")
+
+    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Intervals of `params`: columns 0 and 1; categorical: rows (term, class)."""
+        half = scipy.stats.norm.ppf(1 - alpha / 2) * self._se().reshape(-1)
+        centre = self.fitted.params.beta.numpy().reshape(-1)
+        labels = estimates.class_labels(self.fitted)
+        index = pd.Index(self.fitted.joint.x_names)
+        if labels != ("",):
+            index = pd.MultiIndex.from_product([index, labels], names=["term", "class"])
+        return pd.DataFrame({0: centre - half, 1: centre + half}, index=index)
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance of the linear fixed effects; categorical: ``x[b]`` for class b."""
+        names = estimates.fixed_names(self.fitted)
+        matrix = self._fixed_covariance.beta(self.fitted.joint.n_classes).numpy()
+        return pd.DataFrame(matrix, index=names, columns=names)
+
+    def _se(self) -> np.ndarray:
+        diagonal = self._fixed_covariance.beta(self.fitted.joint.n_classes).diagonal().numpy()
+        return np.sqrt(np.clip(diagonal, 0.0, None)).reshape(-1, self.fitted.joint.n_classes)
+
+    @property
+    def vcomp(self) -> pd.DataFrame:
+        """Variance components, one row a variance: group, term, class, variance, sd, se, ci_low, ci_high, n_levels.
+
+        `se` is that of `sd`, the 95 % interval is for `sd` on the log scale; the last row is ``Residual`` where the
+        family has one. A variance of 0 has no interval (NaN).
+        """
+        return estimates.variance_components(self.fitted, self._variance_errors, 0.05)
+
+    @property
+    def cov_re(self) -> dict[str, pd.DataFrame]:
+        """Sigma of each grouping factor."""
+        return estimates.covariance_matrices(self.fitted)
+
+    @cached_property
+    def random_effects(self) -> dict[str, pd.DataFrame]:
+        """Posterior means of the random effects: {group: levels x terms}."""
+        return estimates.random_effects(self.fitted, "mean")
+
+    @cached_property
+    def random_effects_sd(self) -> dict[str, pd.DataFrame]:
+        """Posterior standard deviations of the random effects: {group: levels x terms}."""
+        return estimates.random_effects(self.fitted, "sd")
+
+    def ranef(self, as_frame: bool = False) -> dict[str, pd.DataFrame] | pd.DataFrame:
+        """`random_effects`, or as one long frame: grpvar, term, grp, condval, condsd."""
+        if as_frame:
+            return estimates.ranef_frame(self.random_effects, self.random_effects_sd)
+        return self.random_effects
+
+    def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
+        """The random effects of one row: group, term, level, effect (0 for an unseen level); categorical: also class.
+
+        Parameters
+        ----------
+        row : DataFrame of one row, or int
+            New data, or a position among the training rows.
+        """
+        if isinstance(row, pd.DataFrame):
+            return row_effects(self.fitted, self._design(row), 0)
+        return row_effects(self.fitted, self.fitted.design, int(row))
+
+    @property
+    def scale(self) -> float:
+        """Dispersion phi: the residual variance of a Gaussian model, else 1."""
+        return self.fitted.params.phi
+
+    @property
+    def singular(self) -> bool:
+        """A variance is estimated as 0, or a correlation as +-1."""
+        for sigma in self.fitted.params.sigma:
+            sd = torch.diagonal(sigma, dim1=1, dim2=2).sqrt()
+            if bool((sd == 0).any()):
+                return True
+            scaled = sigma / (sd[:, :, None] * sd[:, None, :])
+            if bool((torch.linalg.eigvalsh(scaled) < 1e-6).any()):
+                return True
+        return False
+
+    # -- likelihood ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _log_likelihood(self) -> LogLikelihood:
+        return self._loglike(None)
+
+    def _loglike(self, method: str | None) -> LogLikelihood:
+        f = self.fitted
+        with torch_session(f.seed + _LIKELIHOOD_SEED, f.config.threads):
+            return log_likelihood(f.joint, f.working, f.f, sampler=f.sampler, method=method)
+
+    def loglike(self, method: str | None = None) -> float:
+        """Marginal log-likelihood at the estimates.
+
+        Parameters
+        ----------
+        method : {"exact", "agq", "thermodynamic", "importance", "laplace"}, optional
+            None: the one of `llf`.
+
+        Raises
+        ------
+        FitError
+            The method does not apply to this model.
+        """
+        return self.llf if method is None else self._loglike(method).value
+
+    @property
+    def llf(self) -> float:
+        """Marginal log-likelihood, the random effects integrated out (f held fixed)."""
+        return self._log_likelihood.value
+
+    @property
+    def llf_se(self) -> float:
+        """Monte Carlo standard error of `llf`; 0 where it is computed without draws."""
+        return self._log_likelihood.se
+
+    @property
+    def llf_method(self) -> str:
+        """How `llf` was computed: exact, agq, thermodynamic, importance or laplace."""
+        return self._log_likelihood.method
+
+    @property
+    def df_linear(self) -> int:
+        """Linear fixed effects; of a symmetric categorical model one class less."""
+        joint = self.fitted.joint
+        classes = joint.n_classes - (1 if joint.family.class_means and joint.family.symmetric else 0)
+        return len(joint.x_names) * classes
+
+    @property
+    def df_neural(self) -> int:
+        """Weights of the network."""
+        predictor = self.fitted.predictor
+        return 0 if predictor is None else sum(block.n_weights for block in predictor.blocks)
+
+    @property
+    def df_variance(self) -> int:
+        """Variance parameters, the dispersion among them."""
+        joint = self.fitted.joint
+        count = sum(t.covariance.n_parameters(t.r) for t in joint.terms) * joint.n_classes
+        return count + int(joint.family.has_dispersion)
+
+    @property
+    def df_model(self) -> int:
+        """All estimated numbers: linear, neural (every weight in full) and variance parameters."""
+        return self.df_linear + self.df_neural + self.df_variance
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion -2 llf + 2 df_model."""
+        return -2 * self.llf + 2 * self.df_model
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' criterion -2 llf + log(nobs) df_model."""
+        return -2 * self.llf + np.log(self.nobs) * self.df_model
+
+    # -- tests -----------------------------------------------------------------------------------------------------
+
+    def t_test(self, r_matrix: str | np.ndarray) -> contrasts.ContrastResults:
+        """Z tests of linear combinations of the fixed effects.
+
+        Parameters
+        ----------
+        r_matrix : str or array, (m, p C)
+            ``"x1 - x2 = 0"``, several separated by commas, or the matrix R.
+        """
+        return contrasts.t_test(*self._hypothesis(r_matrix))
+
+    def wald_test(self, r_matrix: str | np.ndarray) -> contrasts.WaldResult:
+        """Joint chi-squared test of the rows of R beta = q; see :meth:`t_test`."""
+        return contrasts.wald_test(*self._hypothesis(r_matrix))
+
+    def _hypothesis(self, r_matrix: str | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        names = estimates.fixed_names(self.fitted)
+        if isinstance(r_matrix, str):
+            r, q = linear_constraints(r_matrix, names)
+        else:
+            r = np.atleast_2d(np.asarray(r_matrix, dtype=float))
+            q = np.zeros(len(r))
+        if r.shape[1] != len(names):
+            raise ValueError(f"r_matrix has {r.shape[1]} columns; there are {len(names)} fixed effects: {names}.")
+        return self.fitted.params.beta.reshape(-1).numpy(), self.cov_params().to_numpy(), r, q
+
+    def compare_lr_test(self, restricted: GLMMNetResults) -> contrasts.LRTResult:
+        """Likelihood-ratio test of this model against a smaller one that it contains, on the same rows."""
+        if restricted.nobs != self.nobs:
+            raise ValueError(
+                f"the models were fitted to {self.nobs} and {restricted.nobs} rows; they need the same rows."
+            )
+        se = float(np.hypot(self.llf_se, restricted.llf_se))
+        return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
+
+    # -- predictions -----------------------------------------------------------------------------------------------
+
+    def _design(self, data: pd.DataFrame, *, random: bool = True) -> Design:
+        return self.fitted.design_state.rebuild(data, random=random)
+
+    def _rows(self, data: pd.DataFrame | None, level: str) -> tuple[Design, pd.Index]:
+        if data is None:
+            return self.fitted.design, self.fitted.design.index
+        return self._design(data, random=level != "population"), data.index
+
+    def predict(
+        self,
+        data: pd.DataFrame | None = None,
+        level: str = "conditional",
+        kind: str = "mean",
+        new_levels: str = "population",
+    ) -> pd.Series | pd.DataFrame:
+        """Predict the response.
+
+        Parameters
+        ----------
+        data : DataFrame, optional
+            New rows; None: the training rows. Rows with a missing value get NaN.
+        level : {"conditional", "population", "marginal"}
+            Averaged over the posterior draws of b; at b = 0; with b integrated over its prior.
+        kind : {"mean", "link", "class"}
+            Mean of the response (a probability for binary ones), the linear predictor, or the most probable class.
+        new_levels : {"population", "marginal", "error"}
+            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error.
+
+        Returns
+        -------
+        Series or DataFrame
+            On the index of the data; categorical: n x class labels.
+
+        Raises
+        ------
+        DesignError
+            A missing column, a changed kind, an unseen level of a fixed or nn() categorical.
+        """
+        request = Request(level, kind, new_levels)
+        design, index = self._rows(data, level)
+        return on_data(predict(self.fitted, design, request), design, index)
+
+    def get_prediction(
+        self, data: pd.DataFrame | None = None, level: str = "conditional", new_levels: str = "population"
+    ) -> PredictionResults:
+        """Predictions of the mean with standard errors and intervals, see ``.summary_frame(alpha)``."""
+        design, index = self._rows(data, level)
+        request = Request(level, "mean", new_levels)
+        return predict_with_error(self.fitted, self._fixed_covariance, design, index, request)
+
+    @cached_property
+    def fittedvalues(self) -> pd.Series | pd.DataFrame:
+        """Conditional means of the training rows."""
+        return self.predict()
+
+    def simulate(self, n: int = 1, seed: int | None = None, level: str = "marginal") -> pd.DataFrame:
+        """Responses of the training rows simulated from the fitted model, (nobs, n).
+
+        Parameters
+        ----------
+        n : int
+            Replicates.
+        seed : int, optional
+            None: the seed of the fit.
+        level : {"marginal", "conditional", "population"}
+            b drawn from its prior anew for each replicate, from its posterior draws, or 0.
+        """
+        return simulate(self.fitted, n, self.seed if seed is None else seed, level)
+
+    # -- residuals -------------------------------------------------------------------------------------------------
+
+    def _residuals(self, kind: Any) -> pd.Series | pd.DataFrame:
+        fitted_mean = torch.tensor(np.asarray(self.fittedvalues, dtype=float)).reshape(self.nobs, -1)
+        values = kind(self.fitted, fitted_mean)
+        labels = self.fitted.joint.target.labels if values.shape[1] > 1 else ()
+        return as_frame(self.fitted, self.fitted.design, values, labels)
+
+    @property
+    def resid_response(self) -> pd.Series | pd.DataFrame:
+        """Observed minus fitted conditional mean; categorical: a column a class."""
+        return self._residuals(residuals.response_residuals)
+
+    @property
+    def resid_pearson(self) -> pd.Series | pd.DataFrame:
+        """Response residuals over the standard deviation of the response given b."""
+        return self._residuals(residuals.pearson_residuals)
+
+    @property
+    def resid_deviance(self) -> pd.Series:
+        """Signed roots of the rows' deviances."""
+        return self._residuals(residuals.deviance_residuals)
+
+    # -- diagnostics and display -----------------------------------------------------------------------------------
+
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        """R-hat, effective sample sizes, divergences, tree depth and BFMI of the final draws."""
+        return diagnose(self.fitted)
+
+    @cached_property
+    def _fixed_covariance(self) -> FixedCovariance:
+        return fixed_covariance(self.fitted)
+
+    @cached_property
+    def _variance_errors(self) -> VarianceErrors:
+        return variance_errors(self.fitted)
+
+    def summary(self, alpha: float = 0.05) -> Summary:
+        """Summary table: prints in 80 columns, HTML in a notebook, ``as_latex()``, ``as_markdown()``."""
+        report = Report(
+            self.fitted,
+            self._log_likelihood,
+            self._fixed_covariance,
+            self._variance_errors,
+            self.diagnostics,
+            self.history,
+            self.converged,
+            self.singular,
+            self.df_linear,
+            self.df_neural,
+            self.df_variance,
+        )
+        return report.summary(alpha)
+
+    def to_arviz(self, *, log_likelihood: bool = True, posterior_predictive: bool = True) -> Any:
+        """The final draws for ArviZ: InferenceData (ArviZ 0.x) or DataTree (1.x).
+
+        Groups posterior (``1|g``, ``x|g``), sample_stats, log_likelihood, observed_data, posterior_predictive and
+        constant_data (point estimates). The row-wise groups hold chains x draws x nobs numbers each; leave them out
+        for large data.
+        """
+        wanted = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
+        groups, coords, dims = arviz_groups(self.fitted, tuple(name for name, yes in wanted.items() if yes))
+        return to_arviz(groups, coords, dims, {"formula": self.formula, "seed": self.seed})
+
+    @property
+    def plot(self) -> PlotAccessor:
+        """Plots: ``results.plot.history()``, ``caterpillar``, ``random_effects``, ``residuals``, ``forest``."""
+        return PlotAccessor(self)
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else "not converged"
+        return f"<GLMMNetResults {self.formula!r}, {self.family.name}, {self.nobs} rows, {state}>"
