@@ -1,0 +1,98 @@
+"""The blocked factor against dense numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from glmmnet.cholesky import BlockedCholesky, Segment, dense_size
+
+SEED = 7
+
+
+def segments_of(*sizes: tuple[int, int]) -> tuple[Segment, ...]:
+    segments, start = [], 0
+    for q, m in sizes:
+        segments.append(Segment(start, q, m))
+        start += q * m
+    return tuple(segments)
+
+
+LAYOUTS = {
+    "one, m=1": segments_of((9, 1)),
+    "one, m=2": segments_of((5, 2)),
+    "one, m=3": segments_of((4, 3)),
+    "two, largest first": segments_of((12, 1), (4, 2)),
+    "two, largest last": segments_of((4, 1), (7, 3)),
+    "two, equally large": segments_of((6, 1), (3, 2)),
+    "three, largest in the middle": segments_of((5, 1), (9, 2), (2, 3)),
+    "three, m=1": segments_of((8, 1), (5, 1), (3, 1)),
+}
+
+layouts = pytest.mark.parametrize("segments", LAYOUTS.values(), ids=list(LAYOUTS))
+
+
+def precision(segments: tuple[Segment, ...], seed: int = SEED) -> np.ndarray:
+    """Positive definite; no entry between two levels of the same segment, as in Z'WZ + P."""
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    size = sum(s.size for s in segments)
+    total = np.eye(size)
+    for _ in range(60):
+        row = np.zeros(size)
+        for s in segments:
+            at = s.start + s.m * rng.integers(s.q)
+            row[at : at + s.m] = rng.normal(size=s.m)
+        total += np.outer(row, row)
+    return total
+
+
+@layouts
+def test_solve_and_logdet(segments: tuple[Segment, ...]) -> None:
+    h = precision(segments)
+    rhs = np.random.default_rng(SEED).normal(size=(len(h), 3))
+    factor = BlockedCholesky(sp.csr_matrix(h), segments)
+    np.testing.assert_allclose(factor.solve(rhs), np.linalg.solve(h, rhs), rtol=1e-10, atol=1e-12)
+    assert factor.logdet == pytest.approx(np.linalg.slogdet(h)[1], rel=1e-12)
+
+
+@layouts
+def test_forward_and_backward_are_inverses_of_one_factor(segments: tuple[Segment, ...]) -> None:
+    """L^-1 H L'^-1 = I, and backward is the transpose of forward."""
+    h = precision(segments)
+    factor = BlockedCholesky(sp.csr_matrix(h), segments)
+    identity = np.eye(len(h))
+    forward, backward = factor.forward(identity), factor.backward(identity)
+    np.testing.assert_allclose(backward, forward.T, atol=1e-12)
+    np.testing.assert_allclose(forward @ h @ backward, identity, atol=1e-10)
+
+
+@layouts
+def test_backward_draws_have_covariance_h_inverse(segments: tuple[Segment, ...]) -> None:
+    h = precision(segments)
+    root = BlockedCholesky(sp.csr_matrix(h), segments).backward(np.eye(len(h)))
+    np.testing.assert_allclose(root @ root.T, np.linalg.inv(h), atol=1e-12)
+
+
+def test_right_hand_side_is_left_alone() -> None:
+    segments = LAYOUTS["two, largest last"]
+    h = precision(segments)
+    rhs = np.ones((len(h), 1))
+    BlockedCholesky(sp.csr_matrix(h), segments).solve(rhs)
+    np.testing.assert_array_equal(rhs, 1.0)
+
+
+@layouts
+@pytest.mark.parametrize("which", [0, -1])
+def test_indefinite_is_an_error(segments: tuple[Segment, ...], which: int) -> None:
+    h = precision(segments)
+    h[which, which] = -1.0
+    with pytest.raises(np.linalg.LinAlgError):
+        BlockedCholesky(sp.csr_matrix(h), segments)
+
+
+def test_dense_size_leaves_out_the_largest_segment() -> None:
+    assert dense_size(LAYOUTS["three, largest in the middle"]) == 5 + 6
+    assert dense_size(LAYOUTS["one, m=3"]) == 0
+    assert dense_size(()) == 0

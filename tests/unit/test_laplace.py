@@ -1,0 +1,212 @@
+"""Mode, curvature and whitening of the random effects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from glmmnet import laplace
+from glmmnet.families import Categorical
+from glmmnet.joint import Parameters
+from glmmnet.laplace import (
+    LevelWhitening,
+    WholeWhitening,
+    find_mode,
+    gaussian_posterior,
+    has_exact_posterior,
+    level_blocks,
+)
+
+MODELS = {
+    "one factor": ("bernoulli", (7, 1)),
+    "slopes": ("binomial", (7, 2)),
+    "crossed": ("bernoulli", (6, 1), (9, 1)),
+    "crossed slopes": ("binomial", (6, 2, "diag"), (9, 1)),
+    "gaussian": ("gaussian", (6, 2), (9, 1)),
+    "classes": ("categorical", (6, 1), (5, 2)),
+    "reference class": (Categorical(reference="a"), (6, 2)),
+}
+ONE_TERM = {name: spec for name, spec in MODELS.items() if len(spec) == 2}
+every_model = pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
+one_term = pytest.mark.parametrize("spec", ONE_TERM.values(), ids=list(ONE_TERM))
+both_ways = pytest.mark.parametrize("limit", [10**6, 0], ids=["whole", "levels"])
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def minus_log_joint(joint, fixed, params):
+    precisions = joint.precisions(params)
+
+    def function(flat):
+        b = torch.as_tensor(flat).reshape(joint.n_effects, joint.n_classes, 1)
+        value, score = joint.log_likelihood_and_score(fixed + joint.random_eta(b), params.phi)
+        kernel, pulled = joint.prior(b, precisions)
+        gradient = joint.random_transpose(score) - pulled
+        return -float(value + kernel), -gradient.reshape(-1).numpy()
+
+    return function
+
+
+def dense_curvature(joint, fixed, params, mode):
+    eta = fixed + joint.random_eta(mode[:, :, None])
+    weight = joint.weight(eta, params.phi)[..., 0]
+    return torch.as_tensor((joint.information(weight) + joint.precision_matrix(params)).toarray())
+
+
+@every_model
+@both_ways
+def test_mode_is_scipys(spec, limit, joint_of, parameters_of, monkeypatch):
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    point = find_mode(joint, fixed, params, iterations=500)
+    found = scipy.optimize.minimize(
+        minus_log_joint(joint, fixed, params),
+        np.zeros(point.mode.numel()),
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-9},
+    )
+    np.testing.assert_allclose(point.mode.reshape(-1), found.x, atol=2e-5)
+    assert isinstance(point.whitening, WholeWhitening if limit else LevelWhitening)
+
+
+@every_model
+def test_start_does_not_matter(spec, joint_of, parameters_of):
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    start = 6.0 * torch.randn(joint.n_effects, joint.n_classes, dtype=torch.float64)
+    before = start.clone()
+    far, near = find_mode(joint, fixed, params, start), find_mode(joint, fixed, params)
+    torch.testing.assert_close(far.mode, near.mode, rtol=0, atol=1e-5)
+    torch.testing.assert_close(start, before, rtol=0, atol=0)
+
+
+def test_mode_where_every_row_of_a_level_agrees(joint_of, parameters_of):
+    """Separated levels and a wide prior: the Newton steps must not run away."""
+    joint = joint_of("bernoulli", (6, 1), n=60)
+    y = (joint.terms[0].index % 2).to(torch.float64)[:, None, None]
+    joint = replace(joint, target=replace(joint.target, y=y))
+    params = Parameters(
+        torch.zeros(2, 1, dtype=torch.float64), (torch.full((1, 1, 1), 400.0, dtype=torch.float64),), 1.0
+    )
+    point = find_mode(joint, joint.fixed_eta(params), params)
+    n, b = 10, float(point.mode[1])
+    # The mode of n successes in n trials: n sigmoid(-b) = b / 400.
+    assert n / (1 + np.exp(b)) == pytest.approx(b / 400, rel=1e-4)
+    torch.testing.assert_close(point.mode[0::2], -point.mode[1::2], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        1e-3,
+        pytest.param(1e3, marks=pytest.mark.xfail(reason="steps are clamped in units of b, not of eta")),
+    ],
+)
+def test_mode_does_not_depend_on_the_unit_of_a_slope(scale, joint_of, parameters_of):
+    joint = joint_of("bernoulli", (6, 2, "diag"), n=90)
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    expected = find_mode(joint, fixed, params).mode
+    unit = torch.tensor([1.0, scale], dtype=torch.float64)
+    term = joint.terms[0]
+    other = replace(joint, terms=(with_z(term, (term.z / unit).numpy()),))
+    sigma = unit[:, None] * params.sigma[0] * unit
+    found = find_mode(other, fixed, Parameters(params.beta, (sigma,), 1.0)).mode
+    torch.testing.assert_close(found / unit.repeat(6)[:, None], expected, rtol=1e-3, atol=1e-4)
+
+
+def with_z(term, z):
+    return type(term)(
+        term.label, term.group, term.names, term.levels, term.structure, term.index.numpy(), z, term.start
+    )
+
+
+@every_model
+def test_level_blocks_are_the_diagonal_of_the_curvature(spec, joint_of, parameters_of):
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    mode = torch.randn(joint.n_effects, joint.n_classes, dtype=torch.float64)
+    whole = dense_curvature(joint, fixed, params, mode)
+    weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
+    for term, precision, segment in zip(joint.terms, joint.precisions(params), joint.segments, strict=True):
+        blocks = level_blocks(joint, term, weight, precision)
+        for level in range(term.q):
+            at = slice(segment.start + level * segment.m, segment.start + (level + 1) * segment.m)
+            torch.testing.assert_close(blocks[level], whole[at, at], rtol=1e-10, atol=1e-10)
+
+
+@every_model
+@both_ways
+def test_whitening_round_trip_adjoint_and_determinant(spec, limit, joint_of, parameters_of, monkeypatch):
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    point = find_mode(joint, joint.fixed_eta(params), params)
+    whitening, shape = point.whitening, (joint.n_effects, joint.n_classes, 3)
+    u, gradient = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    b = whitening.to_b(u)
+    torch.testing.assert_close(whitening.from_b(b), u, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(whitening.to_b(torch.zeros(shape, dtype=torch.float64))[..., 0], point.mode)
+    centred = b - point.mode[:, :, None]
+    assert float((centred * gradient).sum()) == pytest.approx(float((u * whitening.pull(gradient)).sum()), rel=1e-10)
+    size = point.mode.numel()
+    basis = torch.eye(size, dtype=torch.float64).reshape(*shape[:2], size)
+    matrix = (whitening.to_b(basis) - point.mode[:, :, None]).reshape(size, size)
+    assert whitening.log_det == pytest.approx(float(torch.linalg.slogdet(matrix)[1]), rel=1e-9)
+    if limit:
+        curvature = dense_curvature(joint, joint.fixed_eta(params), params, point.mode)
+        torch.testing.assert_close(matrix @ matrix.T, torch.linalg.inv(curvature), rtol=1e-7, atol=1e-9)
+
+
+@one_term
+def test_level_and_whole_whitening_agree_for_one_term(spec, joint_of, parameters_of, monkeypatch):
+    """The levels of one term are independent: both whiten by the same factor."""
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    whole = find_mode(joint, fixed, params, tolerance=1e-12)
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", 0)
+    levels = find_mode(joint, fixed, params, tolerance=1e-12)
+    u = torch.randn(joint.n_effects, joint.n_classes, 2, dtype=torch.float64)
+    torch.testing.assert_close(levels.whitening.to_b(u), whole.whitening.to_b(u), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(levels.whitening.pull(u), whole.whitening.pull(u), rtol=1e-8, atol=1e-8)
+    assert levels.whitening.log_det == pytest.approx(whole.whitening.log_det, rel=1e-9)
+
+
+def gaussian_truth(joint, params, dense_z, dense_prior):
+    """Mean and covariance of b given y by the textbook formula, with the n x n covariance of y."""
+    z, g = dense_z(joint), dense_prior(joint, params)
+    residual = (joint.target.y - joint.fixed_eta(params))[:, 0, 0].numpy()
+    v = z @ g @ z.T + params.phi * np.diag(1 / joint.weights.numpy())
+    gain = g @ z.T @ np.linalg.inv(v)
+    return gain @ residual, g - gain @ z @ g
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gaussian_posterior(weighted, joint_of, parameters_of, dense_z, dense_prior):
+    weights = np.linspace(0.5, 2.0, 60) if weighted else None
+    joint = joint_of("gaussian", (6, 2), (9, 1), weights=weights, offset=True)
+    params = parameters_of(joint)
+    posterior = gaussian_posterior(joint, joint.fixed_eta(params), params)
+    mean, covariance = gaussian_truth(joint, params, dense_z, dense_prior)
+    np.testing.assert_allclose(posterior.mode[:, 0], mean, atol=1e-6)
+    draws = posterior.draw(40_000)[:, 0].numpy()
+    sd = np.sqrt(np.diag(covariance))
+    assert np.all(np.abs(draws.mean(axis=1) - mean) < 5 * sd / 200)
+    assert np.all(np.abs(np.cov(draws) - covariance) < 5 * np.outer(sd, sd) * np.sqrt(2) / 200)
+
+
+def test_exact_posterior_needs_a_quadratic_family_and_a_small_dense_part(joint_of):
+    assert has_exact_posterior(joint_of("gaussian", (6, 2), (9, 1)), 9)
+    assert not has_exact_posterior(joint_of("gaussian", (6, 2), (9, 1)), 8)
+    assert not has_exact_posterior(joint_of("bernoulli", (6, 1)), 100)
+    assert not has_exact_posterior(joint_of("gaussian"), 100)
