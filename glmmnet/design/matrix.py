@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,17 @@ class Part:
         return matrix
 
 
+def model_spec(terms: Sequence[Term], *, ordering: str = "degree", full_rank: bool = True) -> ModelSpec:
+    """Specification of `terms` for formulaic, before it has learned anything; see `learn_part`."""
+    return ModelSpec(
+        formula=SimpleFormula(list(terms), _ordering=ordering),
+        materializer=DesignMaterializer.REGISTER_NAME,
+        ensure_full_rank=full_rank,
+        na_action="ignore",
+        output="numpy",
+    )
+
+
 def learn_part(
     terms: Sequence[Term], environment: Environment, *, ordering: str = "degree", full_rank: bool = True
 ) -> tuple[Part, np.ndarray]:
@@ -89,13 +101,7 @@ def learn_part(
     DesignError
         A factor with one level, a value that is not finite, an expression that fails.
     """
-    spec = ModelSpec(
-        formula=SimpleFormula(list(terms), _ordering=ordering),
-        materializer=DesignMaterializer.REGISTER_NAME,
-        ensure_full_rank=full_rank,
-        na_action="ignore",
-        output="numpy",
-    )
+    spec = model_spec(terms, ordering=ordering, full_rank=full_rank)
     materialiser = DesignMaterializer(environment.frame, environment=environment)
     matrix, spec = _run(materialiser, spec)
     _check_levels(spec, len(environment.frame))
@@ -108,6 +114,9 @@ def learn_part(
         categorical = len(term.factors) == 1 and _is_categorical_factor(spec, term.factors[0])
         blocks.append(Block(str(term), len(names), len(names) + len(columns), variables, categorical))
         names += columns
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DesignError(f"Two columns of the design are named `{twice[0]}`; rename the column of data.")
     part = Part(spec, tuple(names), tuple(blocks))
     check_finite(matrix, part.blocks)
     return part, matrix

@@ -56,7 +56,7 @@ def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
     offsets = [_offset(token) for token in right if head(token) == "offset"]
     used = response_names(response) | grouping_names(right, bars)
     used |= {name for offset in offsets for name in _names(offset.expression)}
-    _check_tokens(right, columns is not None)
+    _check_tokens(right, columns)
     algebra = _Algebra(text, columns, used)
     openings = {bar.opening for bar in bars}
     terms = algebra.terms(algebra.special(_with_intercepts(right, openings)))
@@ -64,7 +64,8 @@ def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
         named = quote(factor.expr) if factor.eval_method is Factor.EvalMethod.LOOKUP else factor.expr
         if named == response.expressions[0]:
             raise error_at(factor.token, f"The response `{factor}` stands right of `~` too; drop it there.")
-    return FormulaSpec(text=text, response=response, **algebra.parts(terms))
+    expanded = tuple(columns) if columns is not None and algebra.dotted else None
+    return FormulaSpec(text=text, response=response, columns=expanded, **algebra.parts(terms))
 
 
 @dataclass
@@ -75,15 +76,15 @@ class _Algebra:
     columns: Sequence[str] | None
     used: set[str]
     made: list[SpecialTerm] = field(default_factory=list)
+    dotted: bool = False
 
     def terms(self, tokens: Sequence[Token]) -> list[Term]:
         """Terms that `tokens` stand for, literals checked."""
         parser = DefaultFormulaParser(operator_resolver=_Resolver(self.made), feature_flags=set())
+        self.dotted = self.dotted or any(_is_dot(token) for token in tokens)
         merged = list(merge_operator_tokens(tokens, symbols={"+", "-"}))
         context = {
-            "__formulaic_variables_available__": []
-            if self.columns is None
-            else [name for name in self.columns if isinstance(name, str)],
+            "__formulaic_variables_available__": [] if self.columns is None else list(self.columns),
             "__formulaic_variables_used_lhs__": self.used,
         }
         try:
@@ -135,7 +136,7 @@ class _Algebra:
 
     def _neural(self, token: Token) -> NeuralSpec:
         inputs, options = read_block(token)
-        _check_tokens(inputs, self.columns is not None)
+        _check_tokens(inputs, self.columns)
         _refuse_bars(inputs)
         inner = self.terms(list(replace_tokens(inputs, "0", [_MINUS, _ONE], kind=Token.Kind.VALUE)))
         terms = tuple(term for term in inner if term != "1")
@@ -167,11 +168,21 @@ def _refuse_bars(tokens: Sequence[Token]) -> None:
             raise error_at(token, "A random-effect bar is not allowed inside `nn()`.")
 
 
-def _check_tokens(tokens: Sequence[Token], dot: bool) -> None:
-    """Refuse literals other than 0, 1 and powers, unknown ``%operators%``, and ``.`` where columns are unknown."""
+def _is_dot(token: Token) -> bool:
+    return is_operator(token) and token.token == "."
+
+
+def _check_tokens(tokens: Sequence[Token], columns: Sequence[str] | None) -> None:
+    """Refuse literals other than 0, 1 and powers, unknown ``%operators%``, and ``.`` without usable columns."""
     for i, token in enumerate(tokens):
-        if is_operator(token) and token.token == "." and not dot:
-            raise error_at(token, "`.` needs the data's columns: parse(text, columns=data.columns).")
+        if _is_dot(token):
+            if columns is None:
+                raise error_at(token, "`.` needs the data's columns: parse(text, columns=data.columns).")
+            wrong = [name for name in columns if not isinstance(name, str) or name == "1"]
+            if wrong:
+                raise error_at(token, f"`.` includes the column {wrong[0]!r}, no name for a formula; rename it.")
+        if token.kind is Token.Kind.NAME and token.token == "1":
+            raise error_at(token, "A column named `1` would be taken for the intercept; rename it.")
         if is_operator(token) and written(token).startswith("%") and token.token != "in":
             raise error_at(token, f"There is no operator `%{token.token}%`; only `%in%`.")
         if token.kind is not Token.Kind.VALUE:

@@ -103,6 +103,8 @@ class FormulaSpec:
     neural : tuple of NeuralSpec
     random : tuple of RandomSpec
     offsets : tuple of OffsetSpec
+    columns : tuple of str or None
+        The columns that ``.`` was expanded from; None where the formula has no ``.``.
     """
 
     text: str
@@ -111,3 +113,4 @@ class FormulaSpec:
     neural: tuple[NeuralSpec, ...] = ()
     random: tuple[RandomSpec, ...] = ()
     offsets: tuple[OffsetSpec, ...] = ()
+    columns: tuple[str, ...] | None = None

@@ -1,5 +1,6 @@
 """Data frame -> Design, and the same columns from new data."""
 
+import json
 import pickle
 import time
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glmmnet.design import Design, DesignState, build_design
+from glmmnet.design import Design, DesignState, build_design, state_from_dict, state_to_dict
 from glmmnet.errors import DesignError, FormulaError
 from glmmnet.formula import parse
 
@@ -487,7 +488,42 @@ FORMULAS = [
 @pytest.mark.parametrize("text", FORMULAS)
 def test_new_data_give_the_same_columns(data: pd.DataFrame, text: str) -> None:
     design, state = build(text, data)
-    state = pickle.loads(pickle.dumps(state))
+    _check_new_data(pickle.loads(pickle.dumps(state)), design, data)
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "log(y) ~ . - z + offset(scale(x)) + (1 | when) + (1 | d:k)"])
+def test_state_travels_as_json(data: pd.DataFrame, text: str) -> None:
+    data["when"] = pd.to_datetime(np.resize(["2020-01-02", "2019-05-05"], N)).tz_localize("UTC")
+    data["d"] = pd.to_timedelta(data["g"], unit="D")
+    data["y"] = data["y"] ** 2
+    design, state = build(text, data)
+    stored = json.loads(json.dumps(state_to_dict(state), allow_nan=False))
+    again = state_from_dict(stored)
+    _check_new_data(again, design, data)
+    assert again.spec == state.spec
+    response = again.rebuild(data, response=True).response
+    assert design.response is not None
+    assert response is not None
+    assert response.levels == design.response.levels
+    np.testing.assert_array_equal(response.values, design.response.values)
+
+
+def test_stored_state_asks_for_the_context(data: pd.DataFrame) -> None:
+    design, state = build("y ~ double(x)", data, context={"double": lambda v: 2 * v})
+    stored = state_to_dict(state)
+    with pytest.raises(DesignError, match=r"pass context=\{'double': ...\}"):
+        state_from_dict(stored)
+    again = state_from_dict(stored, context={"double": lambda v: 2 * v, "other": 1})
+    np.testing.assert_allclose(again.rebuild(data).X, design.X)
+
+
+def test_levels_that_cannot_be_stored_are_named(data: pd.DataFrame) -> None:
+    _, state = build("y ~ (1 | w)", data.assign(w=pd.cut(data["x"], 3)))
+    with pytest.raises(DesignError, match="type Interval cannot be stored"):
+        state_to_dict(state)
+
+
+def _check_new_data(state: DesignState, design: Design, data: pd.DataFrame) -> None:
     assert_same(state.rebuild(data), design)
     few = state.rebuild(data[7:9])
     np.testing.assert_allclose(few.X, design.X[7:9])
@@ -628,6 +664,7 @@ def test_trap_arguments_of_transforms_are_required(data: pd.DataFrame) -> None:
         ("y ~ when", "`when` is datetime, neither numeric nor categorical: use a part of it, e.g. `{when.dt.year}`"),
         ("y ~ mixed", "Column `mixed` holds values of several types, int, str"),
         ("y ~ complex", "Column `complex` holds complex numbers"),
+        ("y ~ Intercept", "Two columns of the design are named `Intercept`"),
         ("y ~ {c + 1}", "`c + 1` cannot be computed"),
         ("y ~ {3}", "`3` gives one value for 60 rows"),
         ("y ~ C(c, levels=['a', 'b'])", "has values outside its levels="),
@@ -638,6 +675,7 @@ def test_columns_that_cannot_be_used(data: pd.DataFrame, formula: str, fragment:
     data["when"] = pd.date_range("2020-01-01", periods=N).to_numpy()
     data["mixed"] = pd.Series(np.resize(np.array([1, "a"], object), N), dtype=object, index=data.index)
     data["complex"] = 1j * data["x"]
+    data["Intercept"] = 2.0
     with pytest.raises(DesignError) as caught:
         build(formula, data)
     assert fragment in str(caught.value)

@@ -99,6 +99,7 @@ CASES = [
     ("y ~ ar1(0 + t|g)", "`ar1(...)` is not available yet", "ar1(0 + t|g)"),
     ("y ~ cs(x)", "use cr(x, df=...)", "cs(x)"),
     ("y ~ .", "needs the data's columns", "."),
+    ("y ~ `1`", "taken for the intercept", "`1"),
     ("y ~ x +", "insufficient arguments", "+"),
     ("y ~ x z", "Missing operator between `x` and `z`", "x z"),
     ("y ~ x & z", "Unknown operator", "&"),
@@ -132,6 +133,12 @@ def test_malformed_formula(text: str, fragment: str, place: str) -> None:
     assert underlined(message) == place
     assert "\x1b" not in message
     assert "⧛" not in message
+
+
+@pytest.mark.parametrize("name", [3, "1"])
+def test_dot_with_a_column_that_has_no_usable_name(name: object) -> None:
+    with pytest.raises(FormulaError, match=rf"`.` includes the column {name!r}"):
+        parse("y ~ .", ["y", "x", name])  # type: ignore[list-item]
 
 
 def test_formula_that_is_not_text() -> None:
