@@ -84,8 +84,9 @@ def test_whole_weights_count_as_repeated_rows(joint_of, parameters_of):
 
 
 @pytest.mark.xfail(reason="the search stays at theta = 0, where the slope is 0 whatever the likelihood")
-@pytest.mark.parametrize("terms", [((7, 1),), ((6, 1), (9, 1))], ids=["one factor", "crossed"])
-@pytest.mark.parametrize("seed", [1, 4, 16])
+@pytest.mark.parametrize(
+    ("seed", "terms"), [(1, ((7, 1),)), (4, ((7, 1),)), (16, ((7, 1),)), (4, ((6, 1), (9, 1))), (16, ((6, 1), (9, 1)))]
+)
 def test_maximum_is_as_high_as_a_grid_finds(terms, seed, joint_of, parameters_of):
     joint = joint_of("gaussian", *terms, sd=0.6, seed=seed)
     likelihood = GaussianLikelihood(joint)

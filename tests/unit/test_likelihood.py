@@ -1,0 +1,218 @@
+"""Marginal likelihoods against numerical integration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
+import torch
+
+from glmmnet.errors import FitError
+from glmmnet.families import Categorical
+from glmmnet.joint import Parameters
+from glmmnet.likelihood import best_method, log_likelihood
+from glmmnet.samplers import SAMPLERS
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def level_density(joint, params, level):
+    """p(y of the level, b) by the formula, as a function of its effects: r C numbers or arrays."""
+    term = joint.terms[0]
+    part = joint.subset(torch.nonzero(term.index == level)[:, 0])
+    fixed, z = part.fixed_eta(params), part.terms[0].columns()
+    priors = [scipy.stats.multivariate_normal(cov=s.numpy()) for s in params.sigma[0]]
+
+    def density(*effects):
+        b = torch.as_tensor(np.stack(effects)).reshape(term.r, joint.n_classes, -1)
+        eta = fixed + torch.einsum("nr,rcs->ncs", z, b)
+        log_p = part.log_likelihood(eta, params.phi).numpy()
+        log_p = log_p + sum(p.logpdf(b[:, c].numpy().T) for c, p in enumerate(priors))
+        return np.exp(log_p).reshape(np.shape(effects[0]))
+
+    return density
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "binomial", "gaussian"])
+@pytest.mark.parametrize("sd", [0.3, 2.0])
+def test_quadrature_of_one_effect_a_level(family, sd, joint_of, parameters_of):
+    joint = joint_of(family, (5, 1), n=30)
+    sigma = torch.full((1, 1, 1), sd**2, dtype=torch.float64)
+    params = replace(parameters_of(joint), sigma=(sigma,))
+    expected = sum(
+        math.log(scipy.integrate.quad(level_density(joint, params, g), -9 * sd, 9 * sd, epsabs=0, limit=200)[0])
+        for g in range(5)
+    )
+    found = log_likelihood(joint, params, method="agq")
+    assert (found.value, found.se, found.method) == (pytest.approx(expected, abs=1e-6), 0.0, "agq")
+
+
+@pytest.mark.parametrize("spec", [("binomial", (3, 2)), (Categorical(reference="a"), (3, 1))])
+def test_quadrature_of_two_effects_a_level(spec, joint_of, parameters_of):
+    joint = joint_of(*spec, n=24)
+    params = parameters_of(joint)
+    grid = np.linspace(-8, 8, 161)
+    first, second = np.meshgrid(grid, grid, indexing="ij")
+    integrals = [
+        np.trapezoid(np.trapezoid(level_density(joint, params, g)(first, second), grid), grid) for g in range(3)
+    ]
+    expected = np.log(integrals).sum()
+    assert log_likelihood(joint, params, method="agq").value == pytest.approx(expected, abs=1e-4)
+
+
+def test_quadrature_with_weights_offset_and_network_output(joint_of, parameters_of):
+    joint = joint_of("bernoulli", (4, 1), n=30, offset=True, weights=np.linspace(0.5, 2.0, 30))
+    params = parameters_of(joint)
+    f = torch.sin(torch.arange(30, dtype=torch.float64))[:, None]
+    shifted = replace(joint, offset=joint.offset + f[:, :, None])
+    expected = sum(
+        math.log(scipy.integrate.quad(level_density(shifted, params, g), -12, 12, epsabs=0, limit=200)[0])
+        for g in range(4)
+    )
+    assert log_likelihood(joint, params, f, method="agq").value == pytest.approx(expected, abs=1e-6)
+
+
+def normal_log_density(joint, params, dense_z, dense_prior):
+    z = dense_z(joint)
+    v = z @ dense_prior(joint, params) @ z.T + params.phi * np.eye(joint.n)
+    mean = joint.fixed_eta(params)[:, 0, 0].numpy()
+    return float(scipy.stats.multivariate_normal(mean, v).logpdf(joint.target.y[:, 0, 0].numpy()))
+
+
+@pytest.mark.parametrize("terms", [((7, 1),), ((7, 2),), ((6, 1), (9, 1))])
+def test_all_methods_agree_on_a_gaussian_model(terms, joint_of, parameters_of, dense_z, dense_prior):
+    """The Laplace approximation is exact there, so every Monte Carlo error is 0 as well."""
+    joint = joint_of("gaussian", *terms)
+    params = parameters_of(joint)
+    expected = normal_log_density(joint, params, dense_z, dense_prior)
+    assert best_method(joint) == "exact"
+    methods = ["exact", "laplace", "importance", "thermodynamic", *(["agq"] if len(terms) == 1 else [])]
+    for method in methods:
+        found = log_likelihood(joint, params, sampler=SAMPLERS["nuts"](), method=method)
+        assert found.method == method
+        assert found.value == pytest.approx(expected, abs=1e-5)
+        assert found.se == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def two_factors():
+    """Binary responses, three rows and three columns, wide priors: Laplace is visibly off."""
+    rng = np.random.default_rng(11)
+    rows = np.repeat(np.arange(3), 6)
+    columns = np.tile(np.repeat(np.arange(3), 2), 3)
+    y = (
+        rng.random(18) < 1 / (1 + np.exp(-(np.array([2.0, -1.0, 0.5])[rows] + np.array([1.0, -2.0, 0.0])[columns])))
+    ).astype(float)
+    return rows, columns, y
+
+
+SDS = (2.5, 1.5)
+
+
+@pytest.fixture
+def crossed(two_factors, joint_of):
+    """That model, its parameters and its likelihood summed over a grid, conditional on the three column effects."""
+    rows, columns, y = two_factors
+    joint = joint_of("bernoulli", (3, 1), (3, 1), n=18, p=1)
+    terms = tuple(
+        type(t)(t.label, t.group, t.names, t.levels, t.structure, index, np.ones((18, 1)), t.start)
+        for t, index in zip(joint.terms, (rows, columns), strict=True)
+    )
+    joint = replace(joint, terms=terms, target=replace(joint.target, y=torch.as_tensor(y)[:, None, None]))
+    sigma = tuple(torch.full((1, 1, 1), sd**2, dtype=torch.float64) for sd in SDS)
+    params = Parameters(torch.full((1, 1), 0.2, dtype=torch.float64), sigma, 1.0)
+    return joint, params, _grid_log_likelihood(rows, columns, y)
+
+
+def _grid_log_likelihood(rows, columns, y):
+    """Sum over a grid of all six effects; given the columns' effects the rows are independent."""
+    nodes = np.linspace(-6.5, 6.5, 53)
+    mass = scipy.stats.norm.pdf(nodes) * (nodes[1] - nodes[0])
+    eta = 0.2 + SDS[0] * nodes[:, None] + SDS[1] * nodes
+    total = mass[:, None, None] * mass[:, None] * mass
+    for g in range(3):
+        cells = [y[(rows == g) & (columns == c)] for c in range(3)]
+        first, second, third = (
+            np.exp(sum(scipy.special.log_expit((2 * value - 1) * eta) for value in cell)) for cell in cells
+        )
+        total *= np.einsum("aij,ak->ijk", mass[:, None, None] * first[:, :, None] * second[:, None], third)
+    return math.log(total.sum())
+
+
+@pytest.mark.parametrize("method", ["importance", "thermodynamic"])
+def test_monte_carlo_methods_on_crossed_factors(method, crossed):
+    joint, params, expected = crossed
+    found = log_likelihood(joint, params, sampler=SAMPLERS["nuts"](), method=method)
+    assert 0 < found.se < 0.2
+    assert abs(found.value - expected) < 5 * found.se
+    assert best_method(joint) == "thermodynamic"
+    laplace = log_likelihood(joint, params, method="laplace")
+    assert abs(laplace.value - expected) > 0.1
+
+
+def test_stated_error_of_importance_sampling_is_the_error(crossed):
+    joint, params, _ = crossed
+    found = [log_likelihood(joint, params, method="importance") for _ in range(40)]
+    spread = np.std([f.value for f in found], ddof=1)
+    # The spread of 40 repetitions is known to about 11 %.
+    assert np.mean([f.se for f in found]) == pytest.approx(spread, rel=0.35)
+
+
+@pytest.mark.slow
+def test_stated_error_of_thermodynamic_integration_is_the_error(crossed):
+    joint, params, _ = crossed
+    found = [log_likelihood(joint, params, sampler=SAMPLERS["nuts"](), method="thermodynamic") for _ in range(12)]
+    spread = np.std([f.value for f in found], ddof=1)
+    ratio = np.sqrt(np.mean([f.se**2 for f in found])) / spread
+    assert 0.4 < ratio < 2.5
+
+
+def test_laplace_is_the_mode_and_curvature(joint_of, parameters_of):
+    """One level, by hand: log p(y, m) + log(2 pi / H) / 2."""
+    joint = joint_of("bernoulli", (1, 1), n=12)
+    params = parameters_of(joint)
+    variance = float(params.sigma[0])
+    grid = torch.linspace(-4, 4, 200_001, dtype=torch.float64)[None, None, :]
+    eta = joint.fixed_eta(params) + grid
+    log_joint = (
+        joint.log_likelihood(eta, 1.0) - 0.5 * grid[0, 0] ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)
+    )
+    best = int(log_joint.argmax())
+    p = torch.sigmoid(eta[:, 0, best])
+    curvature = float((p * (1 - p)).sum()) + 1 / variance
+    expected = float(log_joint[best]) + 0.5 * math.log(2 * math.pi / curvature)
+    assert log_likelihood(joint, params, method="laplace").value == pytest.approx(expected, abs=1e-5)
+
+
+def test_without_random_terms_every_method_is_exact(joint_of, parameters_of):
+    joint = joint_of("bernoulli")
+    params = parameters_of(joint)
+    eta = joint.fixed_eta(params)
+    expected = float(joint.log_likelihood(eta, 1.0)[0])
+    for method in ("exact", "laplace", "importance", "thermodynamic"):
+        assert log_likelihood(joint, params, method=method).value == pytest.approx(expected, rel=1e-12)
+    assert best_method(joint) == "exact"
+
+
+def test_best_method(joint_of):
+    assert best_method(joint_of("bernoulli", (6, 2))) == "agq"
+    assert best_method(joint_of("bernoulli", (6, 3))) == "thermodynamic"
+    assert best_method(joint_of("categorical", (6, 1))) == "thermodynamic"
+
+
+def test_refusals(joint_of, parameters_of):
+    crossed = joint_of("bernoulli", (6, 1), (5, 1))
+    params = parameters_of(crossed)
+    with pytest.raises(ValueError, match=r"'simpson'.*agq"):
+        log_likelihood(crossed, params, method="simpson")
+    with pytest.raises(FitError, match=r"agq.*thermodynamic"):
+        log_likelihood(crossed, params, method="agq")
+    with pytest.raises(FitError, match=r"exact.*bernoulli"):
+        log_likelihood(crossed, params, method="exact")
+    with pytest.raises(FitError, match="sampler"):
+        log_likelihood(crossed, params, method="thermodynamic")
