@@ -69,7 +69,7 @@ def learn_response(spec: ResponseSpec, environment: Environment) -> tuple[Respon
     if kind != "categorical":
         response = Response(spec.label, kind, _values(spec, series, kind))
         return ResponseState(spec, kind, (), transforms), response
-    category = series.astype("category").cat.remove_unused_categories()
+    category = series.astype("category")
     levels = tuple(category.cat.categories)
     codes = category.cat.codes.to_numpy().astype(np.int64)
     return ResponseState(spec, kind, levels, transforms), Response(spec.label, kind, codes, levels)

@@ -399,6 +399,12 @@ def test_neural_block(data: pd.DataFrame) -> None:
     assert_same(state.rebuild(data), design)
 
 
+def test_neural_inputs_stand_in_the_written_order(data: pd.DataFrame) -> None:
+    design, state = build("y ~ nn(x:z + z + c)", data)
+    assert design.neural[0].names == ("x:z", "z", "c[a]", "c[b]", "c[c]")
+    assert_same(state.rebuild(data), design)
+
+
 def test_offsets_add_up(data: pd.DataFrame) -> None:
     design, state = build("y ~ x + offset(np.log(z)) + offset(n)", data)
     np.testing.assert_allclose(design.offset, np.log(data["z"]) + data["n"])
@@ -482,6 +488,7 @@ FORMULAS = [
     "y ~ bs(z, df=4) + poly(x, 2) + C(k) + c:h + (0 + c || h)",
     "y ~ {x > 0} + cr(z, df=4) + cc(n, df=3) + (x*z | h)",
     "c ~ 0",
+    "y ~ nn(x:z + c:x + z)",
 ]
 
 
@@ -493,7 +500,7 @@ def test_new_data_give_the_same_columns(data: pd.DataFrame, text: str) -> None:
 
 @pytest.mark.parametrize("text", [*FORMULAS, "log(y) ~ . - z + offset(scale(x)) + (1 | when) + (1 | d:k)"])
 def test_state_travels_as_json(data: pd.DataFrame, text: str) -> None:
-    data["when"] = pd.to_datetime(np.resize(["2020-01-02", "2019-05-05"], N)).tz_localize("UTC")
+    data["when"] = pd.to_datetime(np.resize(["2020-01-02", "2019-07-05"], N)).tz_localize("Europe/Berlin")
     data["d"] = pd.to_timedelta(data["g"], unit="D")
     data["y"] = data["y"] ** 2
     design, state = build(text, data)
@@ -534,6 +541,7 @@ def _check_new_data(state: DesignState, design: Design, data: pd.DataFrame) -> N
     none = state.rebuild(data[:0])
     assert none.X.shape == (0, design.X.shape[1])
     assert (none.n, len(none.random)) == (0, len(design.random))
+    assert state.rebuild(data[:0], response=True).response is None
 
 
 def test_new_rows_with_missing_values_are_left_out(data: pd.DataFrame) -> None:
