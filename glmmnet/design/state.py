@@ -91,7 +91,8 @@ class DesignState:
         Returns
         -------
         Design
-            Of the rows without a missing value in the columns used; `rows` tells which. `weights` is None.
+            Of the rows without a missing value in the columns used; `rows` tells which. `weights` is None; so is
+            `response` where no row is left.
 
         Raises
         ------
