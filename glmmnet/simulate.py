@@ -1,0 +1,250 @@
+"""Simulated data with known truth, for examples and tests; no formula, no global seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+SimulatedFamily = Literal["gaussian", "bernoulli", "binomial"]
+
+#: Trials of a simulated binomial row are drawn from 1 to this number.
+_MOST_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Simulated data and what they were made from.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        ``x0``, ``x1``, ... the covariates, one column a grouping factor, ``y`` the response, and for
+        ``binomial`` its ``trials``.
+    f : ndarray, (n,) or (n, C)
+        Fixed part of the linear predictor.
+    eta : ndarray, (n,) or (n, C)
+        Linear predictor with the random effects.
+    b : dict of str to ndarray
+        Random effects of each factor's levels 0, 1, ...: (q, r), of the multiclass scenario (q, C).
+    sd : dict of str to ndarray, (r,)
+        True standard deviations, the intercept first; of the multiclass scenario (C,).
+    """
+
+    frame: pd.DataFrame
+    f: np.ndarray
+    eta: np.ndarray
+    b: dict[str, np.ndarray]
+    sd: dict[str, np.ndarray]
+
+
+def simulate_glmm(
+    n: int = 1000,
+    groups: Mapping[str, tuple[int, float]] | None = None,
+    *,
+    slopes: Mapping[str, Mapping[str, float]] | None = None,
+    family: SimulatedFamily = "gaussian",
+    f: Callable[[np.ndarray], np.ndarray] | None = None,
+    columns: int = 2,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Simulation:
+    """Data from a generalized linear mixed model.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    groups : mapping of str to (int, float), optional
+        Name of each grouping factor -> number of levels, standard deviation of its random intercept.
+        None: ``{"g": (20, 1.0)}``. Rows take their levels at random; every level occurs when n allows it.
+    slopes : mapping of str to {str: float}, optional
+        Factor -> covariate -> standard deviation of its random slope, uncorrelated with the intercept.
+    family : {"gaussian", "bernoulli", "binomial"}
+    f : callable, optional
+        Fixed part of the linear predictor from the covariates (n, columns); None: ``1 + x0 - x1 + ...``.
+    columns : int
+        Covariates ``x0``, ``x1``, ..., independent and uniform on (-1, 1).
+    scale : float
+        Standard deviation of the residual, for ``gaussian``.
+    seed : int
+        The same seed gives the same data.
+
+    Returns
+    -------
+    Simulation
+
+    Raises
+    ------
+    ValueError
+        An unknown family, factor or covariate, or a negative standard deviation.
+
+    Examples
+    --------
+    >>> from glmmnet.simulate import simulate_glmm
+    >>> data = simulate_glmm(100, {"school": (5, 0.5)}, family="bernoulli", seed=1)
+    >>> list(data.frame)
+    ['x0', 'x1', 'school', 'y']
+    """
+    if family not in ("gaussian", "bernoulli", "binomial"):
+        raise ValueError(f"family is {family!r}; simulate_glmm knows 'gaussian', 'bernoulli' and 'binomial'.")
+    groups = {"g": (20, 1.0)} if groups is None else groups
+    names = [f"x{j}" for j in range(columns)]
+    spreads = {
+        group: _standard_deviations(group, sd, (slopes or {}).get(group, {}), names)
+        for group, (_, sd) in groups.items()
+    }
+    if unknown := [group for group in slopes or {} if group not in groups]:
+        raise ValueError(f"slopes name the factor {unknown[0]!r}; factors: {', '.join(groups)}.")
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, (n, columns))
+    frame = pd.DataFrame(x, columns=names)
+    fixed = np.asarray(_alternating(x) if f is None else f(x), dtype=np.float64)
+    if fixed.shape != (n,):
+        raise ValueError(f"f returned an array of shape {fixed.shape}; it must be one number a row, ({n},).")
+    eta, effects = fixed.copy(), {}
+    for group, (q, _) in groups.items():
+        index = rng.permutation(np.concatenate([np.arange(q), rng.integers(q, size=max(n - q, 0))])[:n])
+        covariates = list((slopes or {}).get(group, {}))
+        z = np.column_stack([np.ones(n), *(frame[name] for name in covariates)])
+        effects[group] = spreads[group] * rng.normal(size=(q, z.shape[1]))
+        eta += (z * effects[group][index]).sum(axis=1)
+        frame[group] = index
+    if family == "gaussian":
+        frame["y"] = eta + scale * rng.normal(size=n)
+    elif family == "bernoulli":
+        frame["y"] = (rng.random(n) < _logistic(eta)).astype(np.int64)
+    else:
+        frame["trials"] = rng.integers(1, _MOST_TRIALS + 1, n)
+        frame["y"] = rng.binomial(frame["trials"], _logistic(eta))
+    return Simulation(frame, fixed, eta, effects, spreads)
+
+
+def _standard_deviations(group: str, sd: float, slopes: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
+    if unknown := [name for name in slopes if name not in names]:
+        raise ValueError(f"slopes[{group!r}] names the covariate {unknown[0]!r}; covariates: {', '.join(names)}.")
+    spread = np.array([sd, *slopes.values()], dtype=np.float64)
+    if np.any(spread < 0):
+        raise ValueError(f"standard deviations of {group!r} are {spread.tolist()}; they must be 0 or more.")
+    return spread
+
+
+def _alternating(x: np.ndarray) -> np.ndarray:
+    return 1.0 + x @ (-1.0) ** np.arange(x.shape[1])
+
+
+def _logistic(eta: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0.0, -eta))
+
+
+def paper_binary(
+    variance: float = 1.0, levels: int = 100, seed: int = 0, *, n: int = 100_000, columns: int = 10
+) -> Simulation:
+    """Binary scenario of the paper: one factor and f = t cos t + 2 x0 x1, t = 1 + sum of x.
+
+    Parameters
+    ----------
+    variance : float
+        Variance of the random intercepts; the paper has 0.1, 1 and 10.
+    levels : int
+        Levels of ``g``; the paper has 100, 1,000 and 10,000. Their sizes are uneven, and rows are sorted by level.
+    seed : int
+        0, 1, ... are the paper's repetitions: the same rows.
+    n, columns : int
+        Rows and uniform covariates.
+
+    Returns
+    -------
+    Simulation
+        All rows; the paper holds out 20 % of them.
+
+    References
+    ----------
+    Tschalzev et al. (2024), IJCAI, doi 10.24963/ijcai.2024/555, section 4.1.
+    """
+    state = np.random.RandomState(1 + seed)
+    x = state.uniform(-1, 1, n * columns).reshape(n, columns)
+    t = 1 + x @ np.ones(columns)
+    f = t * np.cos(t) + 2 * x[:, 0] * x[:, 1]
+    index = _uneven_levels(state, n, levels)
+    b = state.normal(0, np.sqrt(variance), levels)
+    eta = f + b[index]
+    y = state.binomial(1, np.exp(eta) / (1 + np.exp(eta)), size=n)
+    frame = _covariates(x).assign(g=index, y=y)
+    return Simulation(frame, f, eta, {"g": b[:, None]}, {"g": np.sqrt([variance])})
+
+
+def paper_multiclass(
+    variances: Sequence[float] = (1e-4, 0.5, 0.5),
+    levels: Sequence[int] = (1000, 10, 1000),
+    seed: int = 0,
+    *,
+    classes: int = 5,
+    n: int = 100_000,
+    columns: int = 10,
+    shuffle: bool = False,
+) -> Simulation:
+    """Multiclass scenario of the paper: several factors, a linear predictor and a random intercept a class.
+
+    Parameters
+    ----------
+    variances : sequence of float
+        Variance of the random intercepts of each factor, the same for every class.
+    levels : sequence of int
+        Levels of the factors ``g0``, ``g1``, ...
+    seed : int
+        0, 1, ... are the paper's repetitions: the same rows.
+    classes, n, columns : int
+    shuffle : bool
+        The published generator sorts every factor along the rows, so that two factors of as many levels nearly
+        coincide; True breaks that by permuting each factor.
+
+    Returns
+    -------
+    Simulation
+
+    Raises
+    ------
+    ValueError
+        `variances` and `levels` differ in length.
+
+    References
+    ----------
+    Tschalzev et al. (2024), IJCAI, doi 10.24963/ijcai.2024/555, section 4.2.
+    """
+    if len(variances) != len(levels):
+        raise ValueError(f"{len(variances)} variances for {len(levels)} factors; give one a factor.")
+    state = np.random.RandomState(555 + seed)
+    x = state.uniform(-1, 1, n * columns).reshape(n, columns)
+    slopes = state.uniform(size=(columns, classes))
+    u = state.uniform(size=(1, classes))
+    t = 1 + x @ slopes
+    f = t * np.cos(t) + 2 * (x[:, :1] * x[:, 1:2] @ u)
+    eta, codes, effects = f, {}, {}
+    for k, (q, variance) in enumerate(zip(levels, variances, strict=True)):
+        index = _uneven_levels(state, n, q)
+        if shuffle:
+            index = np.random.RandomState(k).permutation(index)
+        b = np.stack([state.normal(0, np.sqrt(variance), q) for _ in range(classes)], axis=1)
+        eta = eta + b[index]
+        codes[f"g{k}"], effects[f"g{k}"] = index, b
+    p = np.exp(eta - eta.max(axis=1, keepdims=True))
+    cumulative = (p / p.sum(axis=1, keepdims=True)).cumsum(axis=1)
+    draws = state.random_sample(n)
+    y = (cumulative / cumulative[:, -1:] <= draws[:, None]).sum(axis=1)
+    sd = {f"g{k}": np.full(classes, np.sqrt(variance)) for k, variance in enumerate(variances)}
+    return Simulation(_covariates(x).assign(**codes, y=y), f, eta, effects, sd)
+
+
+def _uneven_levels(state: np.random.RandomState, n: int, q: int) -> np.ndarray:
+    """Sorted level codes whose sizes follow 1 + Poisson(3); some levels may be missing."""
+    sizes = state.poisson(3, q) + 1
+    counts = state.multinomial(n, sizes / sizes.sum())
+    return np.repeat(np.arange(q), counts)
+
+
+def _covariates(x: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(x, columns=[f"x{j}" for j in range(x.shape[1])])

@@ -1,0 +1,105 @@
+"""Simulated data: what is returned is what the data were made from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from glmmnet.simulate import paper_binary, paper_multiclass, simulate_glmm
+
+GROUPS = {"a": (30, 0.8), "b": (7, 2.0)}
+
+
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli", "binomial"])
+def test_same_seed_same_rows_and_no_global_seed(family):
+    before = np.random.get_state()[1].copy()
+    first, second = (simulate_glmm(50, GROUPS, family=family, seed=4) for _ in range(2))
+    pd.testing.assert_frame_equal(first.frame, second.frame)
+    assert not first.frame.equals(simulate_glmm(50, GROUPS, family=family, seed=5).frame)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_eta_is_made_of_the_stated_effects():
+    data = simulate_glmm(200, GROUPS, slopes={"a": {"x1": 0.5}}, columns=3, seed=2)
+    frame = data.frame
+    np.testing.assert_allclose(data.f, 1 + frame["x0"] - frame["x1"] + frame["x2"])
+    a, b = data.b["a"][frame["a"]], data.b["b"][frame["b"]]
+    np.testing.assert_allclose(data.eta, data.f + a[:, 0] + a[:, 1] * frame["x1"] + b[:, 0], rtol=1e-12)
+    assert data.b["a"].shape == (30, 2)
+    np.testing.assert_array_equal(data.sd["a"], [0.8, 0.5])
+    assert sorted(frame["a"].unique()) == list(range(30))
+
+
+def test_own_f():
+    data = simulate_glmm(40, {"g": (4, 0.0)}, f=lambda x: 3 * x[:, 0] ** 2, scale=0.0, seed=1)
+    np.testing.assert_allclose(data.frame["y"], 3 * data.frame["x0"] ** 2)
+
+
+def test_moments():
+    seed = 3
+    print(f"seed {seed}")
+    data = simulate_glmm(20_000, {"g": (4000, 1.5)}, slopes={"g": {"x0": 0.7}}, scale=2.0, seed=seed)
+    residual = data.frame["y"] - data.eta
+    assert residual.std() == pytest.approx(2.0, abs=5 * 2.0 / np.sqrt(2 * 20_000))
+    for j, sd in enumerate((1.5, 0.7)):
+        assert data.b["g"][:, j].std() == pytest.approx(sd, abs=5 * sd / np.sqrt(2 * 4000))
+    assert abs(np.corrcoef(data.b["g"].T)[0, 1]) < 5 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "binomial"])
+def test_responses_have_the_stated_probability(family):
+    data = simulate_glmm(20_000, family=family, seed=6)
+    trials = data.frame["trials"] if family == "binomial" else 1
+    p = 1 / (1 + np.exp(-data.eta))
+    score = data.frame["y"] - trials * p
+    for direction in (np.ones(20_000), data.eta):
+        assert abs((score * direction).sum()) < 5 * np.sqrt((trials * p * (1 - p) * direction**2).sum())
+    assert (data.frame["y"] <= trials).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"family": "poisson"}, "'poisson'.*'bernoulli'"),
+        ({"slopes": {"h": {"x0": 1.0}}}, "'h'.*factors: g"),
+        ({"slopes": {"g": {"x9": 1.0}}}, "'x9'.*covariates: x0, x1"),
+        ({"groups": {"g": (3, -1.0)}}, "0 or more"),
+        ({"f": lambda x: x}, "shape.*one number a row"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        simulate_glmm(20, **options)
+
+
+def test_paper_binary_has_the_published_rows():
+    """Figures from the published generator, seed 1 + 3, on 400 rows."""
+    data = paper_binary(1.0, 50, 3, n=400)
+    assert (data.frame["y"].sum(), data.frame["g"].sum()) == (167, 9710)
+    assert data.frame["x0"][0] == pytest.approx(0.9340596780273533, rel=1e-15)
+    assert data.eta.sum() == pytest.approx(-137.45263844261217, rel=1e-12)
+    assert data.b["g"][7, 0] == pytest.approx(1.3331290855796756, rel=1e-12)
+    np.testing.assert_allclose(data.eta, data.f + data.b["g"][data.frame["g"], 0])
+
+
+def test_paper_multiclass_has_the_published_rows():
+    """Figures from the published generator, seed 555 + 2, on 400 rows."""
+    data = paper_multiclass((0.1, 0.5), (20, 5), 2, n=400)
+    assert np.bincount(data.frame["y"]).tolist() == [104, 53, 80, 83, 80]
+    assert (data.frame["g0"].sum(), data.frame["g1"].sum()) == (3051, 597)
+    assert data.eta.sum() == pytest.approx(-588.788492139211, rel=1e-12)
+    effects = data.b["g0"][data.frame["g0"]] + data.b["g1"][data.frame["g1"]]
+    np.testing.assert_allclose(data.eta, data.f + effects)
+
+
+def test_shuffling_unsorts_the_factors_and_keeps_their_sizes():
+    plain, shuffled = (paper_multiclass((0.1, 0.5), (20, 5), n=400, shuffle=s) for s in (False, True))
+    assert plain.frame["g0"].is_monotonic_increasing
+    assert not shuffled.frame["g0"].is_monotonic_increasing
+    assert sorted(shuffled.frame["g0"]) == list(plain.frame["g0"])
+
+
+def test_one_variance_a_factor():
+    with pytest.raises(ValueError, match="2 variances for 1 factors"):
+        paper_multiclass((0.1, 0.5), (20,), n=50)
