@@ -21,6 +21,8 @@ from glmmnet.prediction import (
     on_data,
     predict,
     prior_variance,
+    random_eta,
+    row_blocks,
 )
 
 #: Random numbers of the simulated intervals start here after the fit's own seed.
@@ -36,7 +38,7 @@ class PredictionResults:
     predicted_mean : Series or DataFrame
         As `predict` gives it, on the index of the data.
     mean_draws : ndarray, (n, k, S)
-        The mean under draws of b and of the fixed part's sampling error.
+        The mean under draws of b and of the fixed part's sampling error, which the posterior mean of b follows.
     new_draws : ndarray, (n, S)
         A new observation under each of these draws; (n, 0) for classes, which have no interval.
     index : pandas.Index
@@ -97,59 +99,76 @@ def predict_with_error(
     """Predicted means of a design's rows with draws of their error; `index` is that of the data."""
     family = fitted.joint.family
     fixed = fixed_eta(fitted, design)
-    draws = fitted.draws.b.shape[2]
-    error = fixed_error_draws(fitted, covariance, design, draws)
-    everything = slice(0, design.n)
-    predicted = predict(fitted, design, request)
-    new_eta = eta = fixed + error
-    if request.level == "conditional":
-        new_eta = eta = conditional_draws(fitted, design, everything, fixed, request) + error
-        mean = family.mean(eta)
-    elif request.level == "population" or not fitted.joint.terms:
-        mean = family.mean(eta)
-    else:
-        variance = prior_variance(fitted, design.random, unseen_only=False)
-        mean = torch.stack([marginal_mean(fitted, e[:, :, None], variance) for e in eta.unbind(dim=2)], dim=2)
-        generator = torch.Generator().manual_seed(fitted.seed + _SEED_OFFSET)
-        new_eta = eta + variance.sqrt()[:, :, None] * torch.randn(eta.shape, generator=generator, dtype=eta.dtype)
+    errors = coefficient_errors(fitted, covariance)
+    columns = error_columns(fitted, design)
+    shift = -torch.einsum("qck,ks->qcs", covariance.pull, errors) if request.level == "conditional" else None
+    means, new = [], []
+    for rows in row_blocks(design.n, fixed.shape[1] * errors.shape[1]):
+        error = torch.einsum("nm,mcs->ncs", columns[rows], errors.reshape(columns.shape[1], fixed.shape[1], -1))
+        if shift is not None and design.random:
+            error = error + random_eta(fitted, design.random, rows, shift)
+        mean, new_eta = _mean_and_new_eta(fitted, design, rows, fixed, error, request)
+        means.append(mean.numpy())
+        new.append(_new_observations(fitted, new_eta, rows.start).numpy())
     labels = fitted.joint.target.labels if family.class_means else ()
-    new = new_observations(fitted, design, new_eta).numpy()
+    predicted = predict(fitted, design, request)
+    draws = errors.shape[1]
     return PredictionResults(
         on_data(predicted, design, index),
-        mean.numpy(),
-        new,
+        np.concatenate(means) if means else np.zeros((0, max(len(labels), 1), draws)),
+        np.concatenate(new) if new else np.zeros((0, 0 if family.class_means else draws)),
         index,
         design.rows if len(index) != design.n else np.arange(design.n),
         labels,
     )
 
 
-def fixed_error_draws(fitted: Fitted, covariance: FixedCovariance, design: Design, draws: int) -> Tensor:
-    """Draws of the fixed part's sampling error, (n, C, S), from beta and the last layer together.
+def _mean_and_new_eta(
+    fitted: Fitted, design: Design, rows: slice, fixed: Tensor, error: Tensor, request: Request
+) -> tuple[Tensor, Tensor]:
+    """Draws of the mean of some rows, (m, k, S), and of a new observation's linear predictor, (m, C, S)."""
+    family = fitted.joint.family
+    if request.level == "conditional":
+        eta = conditional_draws(fitted, design, rows, fixed, request) + error
+        return family.mean(eta), eta
+    eta = fixed[rows] + error
+    if request.level == "population" or not fitted.joint.terms:
+        return family.mean(eta), eta
+    variance = prior_variance(fitted, design.random, unseen_only=False)[rows]
+    mean = torch.stack([marginal_mean(fitted, e[:, :, None], variance) for e in eta.unbind(dim=2)], dim=2)
+    generator = torch.Generator().manual_seed(fitted.seed + _SEED_OFFSET + rows.start)
+    return mean, eta + variance.sqrt()[:, :, None] * torch.randn(eta.shape, generator=generator, dtype=eta.dtype)
+
+
+def error_columns(fitted: Fitted, design: Design) -> Tensor:
+    """X and the last layer's columns of a design's rows, (n, m): what :func:`coefficient_errors` multiply."""
+    columns = torch.tensor(design.X)
+    features = feature_columns(fitted, design)
+    return columns if features is None else torch.cat([columns, features], dim=1)
+
+
+def coefficient_errors(fitted: Fitted, covariance: FixedCovariance) -> Tensor:
+    """Draws of the sampling error of beta and the last layer together, (m C, S).
 
     Normal scores stratified over the draws, so that few draws already have the right variance.
     """
-    columns = torch.tensor(design.X)
-    features = feature_columns(fitted, design)
-    if features is not None:
-        columns = torch.cat([columns, features], dim=1)
-    classes, m = fitted.joint.n_classes, columns.shape[1]
-    if not m:
-        return torch.zeros(design.n, classes, draws, dtype=torch.float64)
+    draws, size = fitted.draws.b.shape[2], len(covariance.matrix)
+    if not size:
+        return torch.zeros(0, draws, dtype=torch.float64)
     rng = np.random.default_rng(fitted.seed + _SEED_OFFSET)
     scores = scipy.stats.norm.ppf((np.arange(draws) + 0.5) / draws)
-    normal = torch.as_tensor(np.stack([rng.permutation(scores) for _ in range(m * classes)]))
-    values, vectors = torch.linalg.eigh(covariance.matrix)
-    errors = (vectors * values.clamp_min(0.0).sqrt()) @ normal
-    return torch.einsum("nm,mcs->ncs", columns, errors.reshape(m, classes, draws))
+    normal = torch.as_tensor(np.stack([rng.permutation(scores) for _ in range(size)]))
+    # By way of correlations, so that columns of very different scale keep their digits.
+    se = covariance.matrix.diagonal().clamp_min(0.0).sqrt()
+    values, vectors = torch.linalg.eigh(covariance.matrix / (se[:, None] * se).clamp_min(1e-300))
+    return se[:, None] * (vectors * values.clamp_min(0.0).sqrt()) @ normal
 
 
-def new_observations(fitted: Fitted, design: Design, eta: Tensor) -> Tensor:
-    """A new observation at each linear predictor, (n, S), on the scale of the mean; seeded by the fit's seed."""
-    y = fitted.joint.target.y
+def _new_observations(fitted: Fitted, eta: Tensor, start: int) -> Tensor:
+    """A new observation at each linear predictor, (m, S), on the scale of the mean; seeded by the fit's seed."""
     if fitted.joint.family.class_means:
-        return torch.zeros(design.n, 0, dtype=torch.float64)
-    trials = torch.ones(design.n, y.shape[1], 1, dtype=torch.float64)
+        return torch.zeros(len(eta), 0, dtype=torch.float64)
+    trials = torch.ones(len(eta), fitted.joint.target.y.shape[1], 1, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(fitted.seed + _SEED_OFFSET)
+        torch.manual_seed(fitted.seed + _SEED_OFFSET + start)
         return fitted.joint.family.simulate(eta, trials, fitted.params.phi)

@@ -83,10 +83,7 @@ def _classes(fitted: Fitted, design: Design, mean: Tensor) -> pd.Series:
     labels = fitted.joint.target.labels
     if not labels:
         raise ValueError(f"kind='class' needs a response with classes; family {fitted.joint.family.name!r} has none.")
-    if mean.shape[1] == 1:
-        codes = (mean[:, 0] > 0.5).to(torch.int64)
-    else:
-        codes = mean.argmax(dim=1)
+    codes = (mean[:, 0] > 0.5).to(torch.int64) if mean.shape[1] == 1 else mean.argmax(dim=1)
     chosen = pd.array([labels[c] for c in codes.tolist()])
     return pd.Series(chosen, index=design.index, name=_response_name(fitted))
 
@@ -122,7 +119,8 @@ def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws
     return total
 
 
-def _row_blocks(n: int, numbers_a_row: int) -> Iterator[slice]:
+def row_blocks(n: int, numbers_a_row: int) -> Iterator[slice]:
+    """Slices of n rows that hold a limited count of numbers each."""
     size = max(1, _AT_ONCE // max(numbers_a_row, 1))
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
@@ -177,7 +175,7 @@ def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
         return _link(fitted, design, request)
     parts = []
     numbers = fixed.shape[1] * fitted.draws.b.shape[2]
-    for rows in _row_blocks(design.n, numbers):
+    for rows in row_blocks(design.n, numbers):
         parts.append(family.mean(conditional_draws(fitted, design, rows, fixed, request)).mean(dim=2))
     return torch.cat(parts) if parts else family.mean(fixed)[:, :, 0]
 
@@ -193,7 +191,7 @@ def marginal_mean(fitted: Fitted, fixed: Tensor, variance: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(fitted.seed)
     half = torch.randn(1, fixed.shape[1], _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
     noise = torch.cat([half, -half], dim=2)
-    blocks = _row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
+    blocks = row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
     return torch.cat([family.mean(fixed[rows] + spread[rows] * noise).mean(dim=2) for rows in blocks])
 
 
@@ -230,6 +228,8 @@ def row_effects(fitted: Fitted, design: Design, position: int) -> pd.DataFrame:
 def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
     """Simulated responses of the training rows, (rows, n)."""
     Request(level)
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n={n!r} must be a whole number of replicates, 1 or more.")
     joint, family = fitted.joint, fitted.joint.family
     columns = []
     with torch.random.fork_rng(devices=[]):
@@ -251,8 +251,10 @@ def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
 
 def _prior_draw(fitted: Fitted) -> Tensor:
     parts = []
-    for term, sigma in zip(fitted.joint.terms, fitted.working.sigma, strict=True):
-        factor = torch.linalg.cholesky(sigma)
+    for term, sigma in zip(fitted.joint.terms, fitted.params.sigma, strict=True):
+        # Not Cholesky: a singular Sigma has no factor of that kind.
+        values, vectors = torch.linalg.eigh(sigma)
+        factor = vectors * values.clamp_min(0.0).sqrt()[:, None]
         normal = torch.randn(term.q, term.r, fitted.joint.n_classes, dtype=torch.float64)
         parts.append(torch.einsum("cij,qjc->qic", factor, normal).reshape(-1, fitted.joint.n_classes, 1))
     return torch.cat(parts)
