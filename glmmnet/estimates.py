@@ -130,7 +130,7 @@ def ranef_frame(means: dict[str, pd.DataFrame], sds: dict[str, pd.DataFrame]) ->
     frames = []
     for group, table in means.items():
         for column in table.columns:
-            term, *rest = column if isinstance(column, tuple) else (column,)
+            term, *rest = column if table.columns.nlevels > 1 else (column,)
             frame = pd.DataFrame(
                 {
                     "grpvar": group,

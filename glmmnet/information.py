@@ -22,10 +22,16 @@ _WEIGHT_DRAWS = 50
 _LOUIS_DRAWS = 250
 #: Penalty of the last layer's weights, as a share of the total information of a row.
 _RIDGE = 1e-3
+#: Columns of X whose singular value is below this share of the largest are linear combinations of the others.
+_RANK = 1e-10
 #: Relative accuracy and most steps of the conjugate gradients.
 _CG_TOLERANCE, _CG_STEPS = 1e-8, 500
-#: Variance parameters up to which the curvature of the exact likelihood is differenced.
-_MOST_DIFFERENCED = 6
+#: Variance parameters up to which the curvature of the exact likelihood is differenced: with many effects, with few.
+_MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
+#: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from.
+_SIGNAL, _BATCHES = 3.0, 20
+#: Smallest eigenvalue of a correlation matrix that counts as inside the boundary.
+_SINGULAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,14 @@ class FixedCovariance:
         Columns of X among the m.
     kind : str
         What is held fixed: ``marginal``; ``marginal, last layer``; ``marginal, f fixed``.
+    pull : Tensor, (Q, C, m C)
+        (Z'WZ + Sigma^-1)^-1 Z'W X: what an error in the coefficients takes out of the posterior mean of b.
     """
 
     matrix: Tensor
     p: int
     kind: str
+    pull: Tensor
 
     def beta(self, classes: int) -> Tensor:
         """Block of the fixed effects, (p C, p C)."""
@@ -53,11 +62,15 @@ class FixedCovariance:
 
 
 def feature_columns(fitted: Fitted, design: Design) -> Tensor | None:
-    """The last layer's columns beside X for a design's rows, (n, h), less their linear share in projected columns."""
+    """The last layer's columns beside X for a design's rows, (n, h), less what of them belongs to beta.
+
+    That is their mean, since f is centred when there is an intercept, or their linear share in projected columns.
+    """
     columns = fitted.last_layer(design)
-    if columns is None or fitted.projection is None:
+    names = fitted.joint.x_names
+    if columns is None or (fitted.projection is None and "Intercept" not in names):
         return columns
-    picked = fitted.projection.columns
+    picked = torch.tensor([names.index("Intercept")]) if fitted.projection is None else fitted.projection.columns
     trained = fitted.last_layer(fitted.design)
     share = torch.linalg.lstsq(fitted.joint.X[:, picked], trained).solution
     return columns - torch.tensor(design.X)[:, picked] @ share
@@ -72,21 +85,38 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
     joint = fitted.joint
     weight = _mean_weight(fitted)
     features = feature_columns(fitted, fitted.design)
-    columns = joint.X if features is None else torch.cat([joint.X, features], dim=1)
+    basis, to_beta, from_beta = _basis(joint.X, joint.n_classes, 0 if features is None else features.shape[1])
+    columns = basis if features is None else torch.cat([basis, features], dim=1)
     kind = "marginal"
     if fitted.predictor is not None:
         kind = "marginal, f fixed" if features is None else "marginal, last layer"
     if not columns.shape[1]:
-        return FixedCovariance(torch.zeros(0, 0, dtype=torch.float64), 0, kind)
-    information = _marginal_information(joint, fitted.working, weight, columns)
+        nothing = torch.zeros(joint.n_effects, joint.n_classes, 0, dtype=torch.float64)
+        return FixedCovariance(torch.zeros(0, 0, dtype=torch.float64), 0, kind, nothing)
+    information, pull = _marginal_information(joint, fitted.working, weight, columns)
     if features is not None:
-        p, classes = joint.X.shape[1], joint.n_classes
+        p, classes = basis.shape[1], joint.n_classes
         total = torch.diagonal(weight, dim1=1, dim2=2).sum(dim=0)
         scale = float(fitted.predictor.scale) ** 2 if fitted.predictor is not None else 1.0
         penalty = torch.zeros(columns.shape[1], classes, dtype=torch.float64)
         penalty[p:] = _RIDGE * scale * total
         information = information + torch.diag(penalty.reshape(-1))
-    return FixedCovariance(_pinv(information), joint.X.shape[1], kind)
+    return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pull @ from_beta)
+
+
+def _basis(x: Tensor, classes: int, features: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Orthonormal basis B (n, k) of X's columns, and what turns coefficients of [B, features] into those of X and back.
+
+    X'X would square the condition of columns far from 0, such as years.
+    """
+    norms = torch.linalg.vector_norm(x, dim=0).clamp_min(1e-300)
+    u, s, v = torch.linalg.svd(x / norms, full_matrices=False)
+    kept = s > _RANK * s.max() if len(s) else s > 0
+    u, s, v = u[:, kept], s[kept], v[kept]
+    rest, same = torch.eye(features, dtype=x.dtype), torch.eye(classes, dtype=x.dtype)
+    there = torch.block_diag(v.T / s / norms[:, None], rest)
+    back = torch.block_diag(s[:, None] * v * norms, rest)
+    return u, torch.kron(there, same), torch.kron(back, same)
 
 
 def _mean_weight(fitted: Fitted) -> Tensor:
@@ -101,22 +131,24 @@ def _mean_weight(fitted: Fitted) -> Tensor:
     return total / draws.shape[2]
 
 
-def _marginal_information(joint: JointModel, params: Parameters, weight: Tensor, columns: Tensor) -> Tensor:
-    """Information about the coefficients of `columns` (n, m) for each class, (m C, m C)."""
+def _marginal_information(
+    joint: JointModel, params: Parameters, weight: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Information about the coefficients of `columns` (n, m) for each class, (m C, m C), and `pull`."""
     m, classes = columns.shape[1], joint.n_classes
     weighted = torch.einsum("nm,ncd->nmcd", columns, weight)
     direct = torch.einsum("nk,nmcd->kcmd", columns, weighted).reshape(m * classes, m * classes)
     if not joint.terms:
-        return direct
+        return direct, torch.zeros(0, classes, m * classes, dtype=torch.float64)
     right = joint.random_transpose(weighted.permute(0, 2, 1, 3).reshape(joint.n, classes, m * classes))
     flat = right.reshape(-1, m * classes)
     if dense_size(joint.segments) <= DENSE_LIMIT:
         factor = BlockedCholesky(joint.information(weight) + joint.precision_matrix(params), joint.segments)
-        half = torch.as_tensor(factor.forward(flat.numpy()))
-        return direct - half.T @ half
-    solution = _conjugate_gradients(joint, params, weight, right).reshape(-1, m * classes)
-    explained = flat.T @ solution
-    return direct - 0.5 * (explained + explained.T)
+        pull = torch.as_tensor(factor.solve(flat.numpy())).reshape(right.shape)
+    else:
+        pull = _conjugate_gradients(joint, params, weight, right)
+    explained = flat.T @ pull.reshape(-1, m * classes)
+    return direct - 0.5 * (explained + explained.T), pull
 
 
 def _conjugate_gradients(joint: JointModel, params: Parameters, weight: Tensor, right: Tensor) -> Tensor:
@@ -185,7 +217,10 @@ class VarianceParameter:
 
 @dataclass(frozen=True)
 class VarianceErrors:
-    """Standard errors of the variance parameters on log-sd and Fisher-z scales; NaN where a variance is 0."""
+    """Standard errors of the variance parameters on log-sd and Fisher-z scales.
+
+    NaN on the boundary, and where the draws carry too little information.
+    """
 
     parameters: tuple[VarianceParameter, ...]
     se: np.ndarray
@@ -204,19 +239,39 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     """
     joint = fitted.joint
     everything = tuple(_variance_parameters(joint))
-    active = tuple(p for p in everything if _is_positive(fitted, p))
-    if not active:
-        return VarianceErrors(everything, np.full(len(everything), np.nan))
-    exact = fitted.sampler is None and joint.family.quadratic and len(active) <= _MOST_DIFFERENCED
-    information = (_curvature if exact else _louis)(fitted, active)
-    variance = np.full(len(active), np.nan)
-    values = np.linalg.eigvalsh(information)
-    if np.all(np.isfinite(values)) and values[0] > 0:
-        variance = np.diag(np.linalg.inv(information))
+    active = tuple(p for p in everything if _is_inside(fitted, p))
     se = np.full(len(everything), np.nan)
-    for parameter, value in zip(active, variance, strict=True):
-        se[everything.index(parameter)] = np.sqrt(value)
+    if not active:
+        return VarianceErrors(everything, se)
+    if _is_differenced(fitted, len(active)):
+        information = _curvature(fitted, active)
+        known = np.arange(len(active))
+    else:
+        information, noise = _louis(fitted, active)
+        known = np.flatnonzero(np.diag(information) > _SIGNAL * noise)
+    known, variance = _inverse_diagonal(information, known)
+    for at, value in zip(known, variance, strict=True):
+        se[everything.index(active[at])] = np.sqrt(value)
     return VarianceErrors(everything, se)
+
+
+def _is_differenced(fitted: Fitted, parameters: int) -> bool:
+    """Whether the curvature of the exact likelihood is affordable."""
+    joint = fitted.joint
+    most = _MOST_DIFFERENCED if joint.n_effects > _FEW_EFFECTS else _MOST_DIFFERENCED_SMALL
+    return fitted.sampler is None and joint.family.quadratic and parameters <= most
+
+
+def _inverse_diagonal(information: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Diagonal of the inverse over the parameters `known`, less those that make it indefinite."""
+    while len(known):
+        part = information[np.ix_(known, known)]
+        scale = np.sqrt(np.clip(np.diag(part), 1e-300, None))
+        values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
+        if values[0] > 1e-8:
+            return known, np.diag(np.linalg.inv(part))
+        known = np.delete(known, np.argmax(np.abs(vectors[:, 0])))
+    return known, np.zeros(0)
 
 
 def _variance_parameters(joint: JointModel) -> list[VarianceParameter]:
@@ -230,11 +285,22 @@ def _variance_parameters(joint: JointModel) -> list[VarianceParameter]:
     return out
 
 
-def _is_positive(fitted: Fitted, parameter: VarianceParameter) -> bool:
+def _is_inside(fitted: Fitted, parameter: VarianceParameter) -> bool:
+    """Not on the boundary: a positive variance, a correlation of a matrix that is not singular."""
     if parameter.term < 0:
         return fitted.params.phi > 0
     sigma = fitted.params.sigma[parameter.term][parameter.class_]
-    return bool(sigma[parameter.i, parameter.i] > 0) and bool(sigma[parameter.j, parameter.j] > 0)
+    sd = torch.diagonal(sigma).sqrt()
+    if not bool(sd[parameter.i] > 0 and sd[parameter.j] > 0):
+        return False
+    return parameter.i == parameter.j or not is_singular(sigma)
+
+
+def is_singular(sigma: Tensor) -> bool:
+    """Whether the correlations of the columns of Sigma (r, r) with a positive variance are on their boundary."""
+    sd = torch.diagonal(sigma).sqrt()
+    inside = sigma[sd > 0][:, sd > 0] / (sd[sd > 0][:, None] * sd[sd > 0])
+    return bool((torch.linalg.eigvalsh(inside) < _SINGULAR).any())
 
 
 def _at(params: Parameters, parameters: tuple[VarianceParameter, ...], shift: np.ndarray) -> Parameters:
@@ -282,7 +348,8 @@ def _second_differences(value: Callable[[np.ndarray], float], k: int, h: float) 
     return out
 
 
-def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.ndarray:
+def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Louis' information, and the Monte Carlo standard errors of its diagonal."""
     joint = fitted.joint
     draws = fitted.thinned(_LOUIS_DRAWS if joint.family.has_dispersion else fitted.draws.b.shape[2])
     size, samples = len(parameters), draws.shape[2]
@@ -307,7 +374,10 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.ndar
         for b, other in enumerate(parameters):
             if other.term == p.term and other.class_ == p.class_:
                 complete[a, b] = 0.5 * term.q * float((pulled * derivatives[b].T).sum())
-    return complete - np.cov(scores, rowvar=False).reshape(size, size)
+    centred = scores - scores.mean(axis=0)
+    squares = [batch.mean(axis=0) for batch in np.array_split(np.square(centred), min(_BATCHES, samples))]
+    noise = np.std(squares, axis=0) / np.sqrt(max(len(squares) - 1, 1))
+    return complete - centred.T @ centred / max(samples - 1, 1), noise
 
 
 def _derivative(params: Parameters, parameter: VarianceParameter, h: float = 1e-5) -> Tensor:
