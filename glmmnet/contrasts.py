@@ -28,6 +28,7 @@ class ContrastResults:
 
     def conf_int(self, alpha: float = 0.05) -> np.ndarray:
         """Intervals of R beta, (m, 2)."""
+        check_alpha(alpha)
         half = scipy.stats.norm.ppf(1 - alpha / 2) * self.sd
         return np.column_stack([self.effect - half, self.effect + half])
 
@@ -79,6 +80,22 @@ class LRTResult:
         return f"LR test: chi2({self.df}) = {self.statistic:.4f} (MC se {self.statistic_se:.2g}), p = {self.pvalue:.4g}"
 
 
+def check_alpha(alpha: float) -> None:
+    """ValueError unless alpha may be the error probability of an interval."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
+
+
+def check_contrasts(r: np.ndarray, names: list[str]) -> None:
+    """ValueError unless each row of R constrains a coefficient, one column a name."""
+    if r.ndim != 2 or r.shape[1] != len(names):
+        raise ValueError(f"r_matrix has shape {r.shape}; it needs {len(names)} columns, one for each of {names}.")
+    if not np.isfinite(r).all():
+        raise ValueError("r_matrix holds values that are not finite.")
+    if (empty := np.flatnonzero(~r.any(axis=1))).size:
+        raise ValueError(f"row {empty[0]} of r_matrix is all zero; it constrains nothing.")
+
+
 def t_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np.ndarray) -> ContrastResults:
     """Test each row of R beta = q."""
     effect = r @ estimate
@@ -93,7 +110,10 @@ def wald_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np
     difference = r @ estimate - q
     middle = r @ covariance @ r.T
     df = int(np.linalg.matrix_rank(middle))
-    statistic = float(difference @ np.linalg.pinv(middle, hermitian=True) @ difference)
+    inverse = np.linalg.pinv(middle, hermitian=True)
+    if np.abs(middle @ inverse @ difference - difference).max() > 1e-6 * np.abs(difference).max():
+        raise ValueError("the hypotheses contradict each other, or constrain what the data do not identify.")
+    statistic = float(difference @ inverse @ difference)
     return WaldResult(statistic, df, float(scipy.stats.chi2.sf(statistic, df)))
 
 
@@ -103,7 +123,7 @@ def lr_test(llf: float, df: int, restricted_llf: float, restricted_df: int, se: 
     extra = df - restricted_df
     if extra <= 0:
         raise ValueError(
-            f"the other model has {restricted_df} parameters, this one {df}: compare the larger model with the smaller, "
-            "larger.compare_lr_test(smaller)."
+            f"the other model has {restricted_df} parameters, this one {df}: compare the larger model with the "
+            "smaller, larger.compare_lr_test(smaller)."
         )
     return LRTResult(statistic, extra, float(scipy.stats.chi2.sf(max(statistic, 0.0), extra)), 2 * se)

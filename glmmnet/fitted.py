@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from glmmnet.design import Design, DesignState
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.networks import NeuralPredictor
+from glmmnet.networks import NeuralBlock, NeuralPredictor
 from glmmnet.typing import Sampler
 
 
@@ -86,13 +87,18 @@ class Fitted:
             f = f - torch.tensor(design.X)[:, self.projection.columns] @ self.projection.gamma
         return f
 
+    @property
+    def blocks(self) -> list[NeuralBlock]:
+        """The nn() blocks; empty without a network."""
+        return [] if self.predictor is None else cast(list[NeuralBlock], list(self.predictor.blocks))
+
     def block_outputs(self) -> list[Tensor]:
         """Output of each nn() block on the training rows, (n, C) in units of eta."""
         if self.predictor is None:
             return []
         self.predictor.eval()
         with torch.no_grad():
-            pairs = zip(self.predictor.blocks, inputs(self.design), strict=True)
+            pairs = zip(self.blocks, inputs(self.design), strict=True)
             return [(block(x) * self.predictor.scale).to(torch.float64) for block, x in pairs]
 
     def last_layer(self, design: Design) -> Tensor | None:
@@ -101,7 +107,7 @@ class Fitted:
             return None
         self.predictor.eval()
         with torch.no_grad():
-            parts = [b.features(x) for b, x in zip(self.predictor.blocks, inputs(design), strict=True)]
+            parts = [b.features(x) for b, x in zip(self.blocks, inputs(design), strict=True)]
         if any(part is None for part in parts):
             return None
         return torch.cat([p for p in parts if p is not None], dim=1).to(torch.float64) * float(self.predictor.scale)

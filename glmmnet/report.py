@@ -76,7 +76,7 @@ class Report:
         eta = (fitted.fixed + fitted.joint.random_eta(b))[:, :, 0]
         total = eta.var(dim=0).sum().clamp_min(1e-300)
         rows = []
-        for block, output in zip(fitted.predictor.blocks, fitted.block_outputs(), strict=True):
+        for block, output in zip(fitted.blocks, fitted.block_outputs(), strict=True):
             variance = output.var(dim=0)
             share = float(variance.sum() / total)
             rows.append((block.describe(), block.n_weights, float(variance.mean().sqrt()), share))
@@ -110,10 +110,13 @@ class Report:
         draws = f"draws {fitted.draws.chains}x{fitted.draws.draws}"
         polish = self.history[self.history["phase"] == "polish"]
         notes = []
-        if fitted.sampler is None and fitted.joint.family.quadratic:
+        word = "converged" if self.converged else "NOT converged"
+        if not fitted.joint.terms:
+            if not fitted.joint.family.quadratic:
+                notes.append(f"Newton: {word}, {len(polish)}/{config.max_iter} iter")
+        elif fitted.sampler is None and fitted.joint.family.quadratic:
             notes.append(f"Exact Gaussian likelihood maximised (blocked Cholesky); independent {draws}")
         else:
-            word = "converged" if self.converged else "NOT converged"
             change = float(polish["change"].iloc[-1]) if len(polish) else float("nan")
             relation = "<" if change < config.tol else ">="
             notes.append(
@@ -133,7 +136,14 @@ class Report:
             notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
         if self.singular:
             notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
+        if self._has_weak_errors():
+            notes.append("No std err (nan) where the draws carry too little information; more draws= may help")
         return notes
+
+    def _has_weak_errors(self) -> bool:
+        """A variance inside its boundary has no standard error."""
+        components = variance_components(self.fitted, self.variance_errors, 0.05)
+        return bool((components["se"].isna() & (components["variance"] > 0)).any())
 
 
 def _short(name: str) -> str:
@@ -142,11 +152,11 @@ def _short(name: str) -> str:
 
 def method_name(fitted: Fitted) -> str:
     """How the model was fitted, for the summary."""
+    if not fitted.joint.terms:
+        return "ML" if fitted.predictor is None else "Minibatches"
     if fitted.sampler is not None:
         return f"MCEM ({fitted.sampler.name.upper()})"
-    if fitted.joint.family.quadratic:
-        return "ML (exact)" if fitted.predictor is None else "MCEM (exact draws)"
-    return "ML (no random effects)" if fitted.predictor is None else "Minibatches"
+    return "ML (exact)" if fitted.predictor is None else "MCEM (exact draws)"
 
 
 def fixed_effects(fitted: Fitted, covariance: FixedCovariance, alpha: float) -> pd.DataFrame:

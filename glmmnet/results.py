@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,12 @@ import torch
 from glmmnet import contrasts, estimates, residuals
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
+from glmmnet.errors import DesignError
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.formula.constraints import linear_constraints
 from glmmnet.inference_data import to_arviz
-from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, variance_errors
+from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, is_singular, variance_errors
 from glmmnet.intervals import PredictionResults, predict_with_error
 from glmmnet.likelihood import LogLikelihood, log_likelihood
 from glmmnet.plots import PlotAccessor
@@ -103,6 +105,7 @@ class GLMMNetResults:
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Intervals of `params`: columns 0 and 1; categorical: rows (term, class)."""
+        contrasts.check_alpha(alpha)
         half = scipy.stats.norm.ppf(1 - alpha / 2) * self._se().reshape(-1)
         centre = self.fitted.params.beta.numpy().reshape(-1)
         labels = estimates.class_labels(self.fitted)
@@ -159,9 +162,14 @@ class GLMMNetResults:
         row : DataFrame of one row, or int
             New data, or a position among the training rows.
         """
-        if isinstance(row, pd.DataFrame):
-            return row_effects(self.fitted, self._design(row), 0)
-        return row_effects(self.fitted, self.fitted.design, int(row))
+        if not isinstance(row, pd.DataFrame):
+            return row_effects(self.fitted, self.fitted.design, operator.index(row))
+        if len(row) != 1:
+            raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
+        design = self._design(row)
+        if not design.n:
+            raise DesignError("the row has a missing value in a column of the formula.")
+        return row_effects(self.fitted, design, 0)
 
     @property
     def scale(self) -> float:
@@ -171,14 +179,8 @@ class GLMMNetResults:
     @property
     def singular(self) -> bool:
         """A variance is estimated as 0, or a correlation as +-1."""
-        for sigma in self.fitted.params.sigma:
-            sd = torch.diagonal(sigma, dim1=1, dim2=2).sqrt()
-            if bool((sd == 0).any()):
-                return True
-            scaled = sigma / (sd[:, :, None] * sd[:, None, :])
-            if bool((torch.linalg.eigvalsh(scaled) < 1e-6).any()):
-                return True
-        return False
+        matrices = [matrix for sigma in self.fitted.params.sigma for matrix in sigma]
+        return any(not bool(m.diagonal().all()) or is_singular(m) for m in matrices)
 
     # -- likelihood ------------------------------------------------------------------------------------------------
 
@@ -231,8 +233,7 @@ class GLMMNetResults:
     @property
     def df_neural(self) -> int:
         """Weights of the network."""
-        predictor = self.fitted.predictor
-        return 0 if predictor is None else sum(block.n_weights for block in predictor.blocks)
+        return sum(block.n_weights for block in self.fitted.blocks)
 
     @property
     def df_variance(self) -> int:
@@ -279,16 +280,20 @@ class GLMMNetResults:
         else:
             r = np.atleast_2d(np.asarray(r_matrix, dtype=float))
             q = np.zeros(len(r))
-        if r.shape[1] != len(names):
-            raise ValueError(f"r_matrix has {r.shape[1]} columns; there are {len(names)} fixed effects: {names}.")
+        contrasts.check_contrasts(r, names)
         return self.fitted.params.beta.reshape(-1).numpy(), self.cov_params().to_numpy(), r, q
 
     def compare_lr_test(self, restricted: GLMMNetResults) -> contrasts.LRTResult:
         """Likelihood-ratio test of this model against a smaller one that it contains, on the same rows."""
+        if not isinstance(restricted, GLMMNetResults):
+            raise TypeError(f"compare_lr_test needs the smaller model's results, not a {type(restricted).__name__}.")
         if restricted.nobs != self.nobs:
             raise ValueError(
                 f"the models were fitted to {self.nobs} and {restricted.nobs} rows; they need the same rows."
             )
+        same = restricted.family.name == self.family.name
+        if not same or not torch.equal(restricted.fitted.joint.target.y, self.fitted.joint.target.y):
+            raise ValueError("the models have different responses or families; their likelihoods do not compare.")
         se = float(np.hypot(self.llf_se, restricted.llf_se))
         return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
 
@@ -384,7 +389,7 @@ class GLMMNetResults:
     @property
     def resid_deviance(self) -> pd.Series:
         """Signed roots of the rows' deviances."""
-        return self._residuals(residuals.deviance_residuals)
+        return cast(pd.Series, self._residuals(residuals.deviance_residuals))
 
     # -- diagnostics and display -----------------------------------------------------------------------------------
 
@@ -403,6 +408,7 @@ class GLMMNetResults:
 
     def summary(self, alpha: float = 0.05) -> Summary:
         """Summary table: prints in 80 columns, HTML in a notebook, ``as_latex()``, ``as_markdown()``."""
+        contrasts.check_alpha(alpha)
         report = Report(
             self.fitted,
             self._log_likelihood,
