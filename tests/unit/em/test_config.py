@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from glmmnet.em.config import EMConfig
+from glmmnet.errors import FitError
+
+
+def test_unknown_option_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"'max_iterations'.*did you mean 'max_iter'"):
+        EMConfig.from_options({"max_iterations": 5})
+    with pytest.raises(TypeError, match=r"'zzz'.*epochs.*threads"):
+        EMConfig.from_options({"zzz": 5})
+
+
+def test_options_are_taken():
+    config = EMConfig.from_options({"max_iter": 7, "em_draws": 3})
+    assert (config.max_iter, config.em_draws, config.tol) == (7, 3, EMConfig().tol)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("refreshes", 0),
+        ("network_draws", 0),
+        ("weight_average", 1.0),
+        ("fe_loss_weight", -0.1),
+        ("valid_fraction", 0.95),
+        ("patience", 0),
+        ("max_iter", 0),
+        ("min_iter", 0),
+        ("burn_in", -1),
+        ("averaging", 0.5),
+        ("averaging", 1.1),
+        ("tol", 0.0),
+        ("tol", float("nan")),
+        ("em_draws", 0),
+        ("chains", 0),
+        ("draws", 0),
+        ("warmup", -1),
+        ("exact_limit", -1),
+        ("orthogonalize", True),
+        ("threads", 0),
+    ],
+)
+def test_values_out_of_range_are_named(name, value):
+    with pytest.raises(FitError, match=f"{name}={value!r} must be"):
+        EMConfig(**{name: value})
+
+
+def test_limits_are_allowed():
+    EMConfig(epochs=1, weight_average=0.0, fe_loss_weight=0.0, valid_fraction=0.0, averaging=1.0, burn_in=0, warmup=0)
+
+
+def test_config_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        EMConfig().tol = 1.0
