@@ -129,16 +129,16 @@ def ranef_frame(means: dict[str, pd.DataFrame], sds: dict[str, pd.DataFrame]) ->
     """lme4's ``as.data.frame(ranef(m))``: grpvar, term, grp, condval, condsd; categorical: also class."""
     frames = []
     for group, table in means.items():
-        for column in table.columns:
-            term, *rest = column if table.columns.nlevels > 1 else (column,)
+        for at, column in enumerate(table.columns):
+            term, *rest = tuple(column) if table.columns.nlevels > 1 else (column,)
             frame = pd.DataFrame(
                 {
                     "grpvar": group,
                     "term": term,
                     **({"class": rest[0]} if rest else {}),
                     "grp": table.index.astype(str),
-                    "condval": table[column].to_numpy(),
-                    "condsd": sds[group][column].to_numpy(),
+                    "condval": table.iloc[:, at].to_numpy(),
+                    "condsd": sds[group].iloc[:, at].to_numpy(),
                 }
             )
             frames.append(frame)

@@ -101,6 +101,11 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
         penalty = torch.zeros(columns.shape[1], classes, dtype=torch.float64)
         penalty[p:] = _RIDGE * scale * total
         information = information + torch.diag(penalty.reshape(-1))
+    if joint.family.symmetric:
+        # Coefficients of the classes sum to zero: any generalised inverse, centred.
+        classes = joint.n_classes
+        centring = torch.eye(classes, dtype=to_beta.dtype) - 1.0 / classes
+        to_beta = torch.kron(torch.eye(len(to_beta) // classes, dtype=to_beta.dtype), centring) @ to_beta
     return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pull @ from_beta)
 
 

@@ -57,16 +57,15 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
     groups: dict[str, Any] = {"posterior": posterior, "sample_stats": dict(final.stats), "constant_data": constant}
     groups["observed_data"] = {response.label: _observed(fitted)}
     dims[response.label] = ["__obs__"]
-    dims.update({name: [] for name in final.stats})
     for name, values in _row_draws(fitted, what).items():
         groups[name] = {response.label: values}
     return groups, coords, dims
 
 
 def _observed(fitted: Fitted) -> np.ndarray:
-    """The response a row; class numbers for a categorical one."""
-    observed = fitted.joint.family.observed(fitted.joint.target.y)
-    return (observed.argmax(dim=1) if observed.ndim == 2 else observed).numpy()
+    """The response a row as `simulate` gives it: class numbers for a categorical one, successes for counts."""
+    y = fitted.joint.target.y[:, :, 0]
+    return (y.argmax(dim=1) if fitted.joint.family.class_means else y[:, 0]).numpy()
 
 
 def _row_draws(fitted: Fitted, what: tuple[str, ...]) -> dict[str, np.ndarray]:
