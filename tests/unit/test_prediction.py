@@ -1,0 +1,280 @@
+"""Predictions against brute force: three levels, unseen groups, missing values, classes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+from _fits import QUICK, SEED, bernoulli, binomial, categorical, frame, gaussian, network
+
+import glmmnet as gn
+from glmmnet import prediction
+from glmmnet.errors import DesignError
+
+
+def expit(eta):
+    return 1 / (1 + np.exp(-eta))
+
+
+def test_gaussian_conditional_adds_the_posterior_means():
+    r, data = gaussian(), frame()
+    b = r.random_effects["g"].loc[data["g"]].to_numpy()
+    expected = r.params["Intercept"] + r.params["x"] * data["x"] + b[:, 0] + b[:, 1] * data["x"]
+    expected += r.random_effects["h"].loc[data["h"]].to_numpy()[:, 0]
+    np.testing.assert_allclose(r.predict(), expected, atol=1e-6)
+    np.testing.assert_allclose(r.fittedvalues, expected, atol=1e-6)
+    assert r.predict().name == "y"
+
+
+def test_population_sets_b_to_zero():
+    r = bernoulli()
+    expected = expit(r.params["Intercept"] + r.params["x"] * frame()["x"])
+    np.testing.assert_allclose(r.predict(level="population"), expected)
+    np.testing.assert_allclose(r.predict(level="population", kind="link"), np.log(expected / (1 - expected)))
+
+
+def test_marginal_integrates_b_over_its_prior():
+    r, rows = bernoulli(), frame().head(4)
+    sd = r.vcomp["sd"][0]
+    for x, got in zip(rows["x"], r.predict(rows, level="marginal"), strict=True):
+        eta = r.params["Intercept"] + r.params["x"] * x
+        expected, _ = scipy.integrate.quad(lambda u, eta=eta: expit(eta + sd * u) * scipy.stats.norm.pdf(u), -9, 9)
+        assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_marginal_of_a_gaussian_is_the_population_mean():
+    r = gaussian()
+    np.testing.assert_allclose(r.predict(level="marginal"), r.predict(level="population"))
+
+
+def test_marginal_of_classes_is_a_mean_over_prior_draws():
+    r, rows = categorical(), frame().head(3)
+    rng = np.random.default_rng(SEED)
+    eta = r.predict(rows, level="population", kind="link").to_numpy()[:, :, None]
+    scores = np.exp(eta + r.vcomp["sd"].to_numpy()[:, None] * rng.normal(size=(3, 40_000)))
+    expected = (scores / scores.sum(axis=1, keepdims=True)).mean(axis=2)
+    got = r.predict(rows, level="marginal")
+    # 400 draws stand behind each probability, antithetic.
+    np.testing.assert_allclose(got, expected, atol=4 * 0.5 / np.sqrt(400))
+    np.testing.assert_allclose(got.sum(axis=1), 1)
+    assert got.columns.tolist() == ["aa", "bb", "cc"]
+
+
+def test_conditional_averages_the_mean_over_the_draws():
+    r, rows = bernoulli(), frame().head(5)
+    draws = r.fitted.draws.b[:, 0].double().numpy()
+    levels = r.random_effects["g"].index.get_indexer(rows["g"])
+    eta = (r.params["Intercept"] + r.params["x"] * rows["x"].to_numpy())[:, None] + draws[levels]
+    np.testing.assert_allclose(r.predict(rows), expit(eta).mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(r.predict(rows, kind="link"), eta.mean(axis=1), atol=1e-6)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    r = bernoulli()
+    whole = r.predict(), r.get_prediction().summary_frame()["mean_se"]
+    monkeypatch.setattr(prediction, "_AT_ONCE", 2000)
+    np.testing.assert_allclose(r.predict(), whole[0])
+    np.testing.assert_allclose(r.get_prediction().summary_frame()["mean_se"], whole[1])
+
+
+def unseen():
+    return frame().head(3).assign(g=["g1", "new", "g2"], h=[0, 1, 99])
+
+
+def test_unseen_levels_have_no_effect():
+    r, rows = gaussian(), unseen()
+    got = r.predict(rows)
+    h = r.random_effects["h"].loc[1, "(Intercept)"]
+    assert got[1] == pytest.approx(r.predict(rows, level="population")[1] + h, abs=1e-6)
+    b = r.random_effects["g"].loc["g2"]
+    population = r.predict(rows, level="population")[2]
+    assert got[2] == pytest.approx(population + b["(Intercept)"] + b["x"] * rows["x"][2], abs=1e-6)
+
+
+def test_unseen_levels_may_be_integrated_out():
+    r = bernoulli()
+    rows = frame().head(400).assign(g="new")
+    got = r.predict(rows, new_levels="marginal")
+    error = 0.5 / np.sqrt(r.fitted.draws.b.shape[2])
+    np.testing.assert_allclose(got, r.predict(rows, level="marginal"), atol=5 * error)
+    np.testing.assert_allclose(r.predict(rows), r.predict(rows, level="population"))
+
+
+def test_unseen_levels_may_be_refused():
+    with pytest.raises(DesignError, match="1 rows have a level of `g`"):
+        gaussian().predict(unseen(), new_levels="error")
+
+
+def test_rows_with_missing_values_get_nan():
+    r = gaussian()
+    rows = frame().head(4).copy()
+    rows.loc[0, "x"] = np.nan
+    rows.loc[1, "g"] = None
+    assert r.predict(rows).isna().tolist() == [True, True, False, False]
+    assert r.predict(rows, level="population").isna().tolist() == [True, False, False, False]
+    np.testing.assert_allclose(r.predict(rows)[2:], r.predict(frame())[2:4])
+
+
+def test_missing_values_in_inputs_of_a_network_and_of_slopes():
+    rows = frame().head(3).copy()
+    rows.loc[1, "z"] = np.nan
+    assert network().predict(rows).isna().tolist() == [False, True, False]
+    assert gaussian("y ~ x + (0 + z | g)").predict(rows).isna().tolist() == [False, True, False]
+    got = categorical().predict(rows.assign(x=[0.0, np.nan, 1.0]))
+    assert got.isna().all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("level", ["conditional", "population", "marginal"])
+def test_empty_single_and_repeated_rows(level):
+    r, data = gaussian(), frame()
+    assert r.predict(data.head(0), level=level).shape == (0,)
+    assert r.get_prediction(data.head(0), level=level).summary_frame().shape == (0, 6)
+    whole = r.predict(data, level=level)
+    assert r.predict(data.iloc[[7]], level=level)[7] == pytest.approx(whole[7])
+    twice = pd.concat([data.head(2), data.head(2)])
+    assert r.predict(twice, level=level).index.tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(r.predict(twice, level=level), [*whole[:2], *whole[:2]])
+
+
+def test_levels_of_another_type_are_converted_or_refused():
+    r, rows = gaussian(), frame().head(3)
+    plain = r.predict(rows)
+    np.testing.assert_allclose(r.predict(rows.assign(h=rows["h"].astype(float))), plain)
+    np.testing.assert_allclose(r.predict(rows.assign(g=rows["g"].astype("category"))), plain)
+    with pytest.raises(DesignError, match="`h` was numeric in training and is text"):
+        r.predict(rows.assign(h=rows["h"].astype(str)))
+
+
+def test_columns_that_are_not_needed_may_be_missing():
+    r, rows = gaussian(), frame().head(3)
+    np.testing.assert_allclose(r.predict(rows[["x"]], level="population"), r.predict(rows, level="population"))
+    for level in ("conditional", "marginal"):
+        with pytest.raises(DesignError, match="no column `g`"):
+            r.predict(rows[["x", "h"]], level=level)
+
+
+def test_training_rows_that_were_dropped_are_not_predicted():
+    data = frame().assign(x=frame()["x"].where(frame()["x"] < 1.5))
+    with pytest.warns(gn.errors.DataWarning, match="rows have a missing value"):
+        r = gn.glmm("y ~ x + (1 | g)", data=data).fit(seed=1)
+    kept = data["x"].notna()
+    assert r.predict().index.tolist() == data.index[kept].tolist()
+    assert r.n_dropped == (~kept).sum() and r.nobs == kept.sum()
+    assert r.predict(data).isna().tolist() == (~kept).tolist()
+
+
+def test_an_offset_counts_in_new_rows():
+    r = gn.glmm("y ~ offset(x) + (1 | g)", data=frame()).fit(seed=1)
+    moved = gn.glmm("d ~ 1 + (1 | g)", data=frame().assign(d=frame()["y"] - frame()["x"])).fit(seed=1)
+    np.testing.assert_allclose(r.params, moved.params, rtol=1e-6)
+    assert r.scale == pytest.approx(moved.scale)
+    rows = frame().head(5)
+    np.testing.assert_allclose(r.predict(rows), moved.predict(rows) + rows["x"], atol=1e-6)
+    np.testing.assert_allclose(r.predict(rows.assign(x=rows["x"] + 2)), r.predict(rows) + 2)
+
+
+@pytest.mark.parametrize("coded", [lambda b: b, lambda b: b.astype(bool), lambda b: b.map({0: "no", 1: "yes"})])
+def test_classes_of_a_binary_response_are_the_datas_own(coded):
+    data = frame().assign(b=coded(frame()["b"]))
+    r = gn.glmm("b ~ x", data=data, family="bernoulli").fit(seed=1)
+    classes = r.predict(kind="class")
+    assert set(classes) == set(data["b"])
+    higher = coded(pd.Series([1]))[0]
+    np.testing.assert_array_equal(classes == higher, r.predict() > 0.5)
+    np.testing.assert_allclose(r.params, bernoulli("b ~ x").params)
+
+
+def test_classes_of_a_categorical_response():
+    for r in (categorical(), categorical("bb")):
+        np.testing.assert_array_equal(r.predict(kind="class"), r.predict().idxmax(axis=1))
+        link = r.predict(kind="link", level="population")
+        scores = np.exp(link.assign(bb=link.get("bb", 0.0))[["aa", "bb", "cc"]])
+        expected = scores.div(scores.sum(axis=1), axis=0)
+        np.testing.assert_allclose(r.predict(level="population")[["aa", "bb", "cc"]], expected)
+
+
+def test_counts_are_predicted_as_proportions():
+    r = binomial()
+    assert r.predict().between(0, 1).all()
+    assert np.corrcoef(r.predict(), frame()["k"] / frame()["m"])[0, 1] > 0.5
+    simulated = r.simulate(3)
+    assert (simulated.le(frame()["m"], axis=0)).all(axis=None) and simulated.max(axis=None) > 1
+
+
+def test_new_rows_reproduce_the_training_rows():
+    for r in (gaussian(), bernoulli(), binomial(), categorical(), network(), network("y ~ x + nn(x + z) + (1 | g)")):
+        for kind in ("mean", "link"):
+            np.testing.assert_allclose(r.predict(frame(), kind=kind), r.predict(kind=kind), atol=1e-5)
+
+
+def test_wrong_requests_are_refused():
+    r = gaussian()
+    for wrong in ({"level": "group"}, {"kind": "prob"}, {"new_levels": "zero"}):
+        with pytest.raises(ValueError, match="write one of"):
+            r.predict(**wrong)
+    with pytest.raises(ValueError, match="has none"):
+        r.predict(kind="class")
+    with pytest.raises(DesignError, match="DataFrame"):
+        r.predict([1, 2])
+    with pytest.raises(DesignError, match="`x` was numeric"):
+        r.predict(frame().assign(x="a"))
+
+
+def test_row_effects_name_levels_and_unseen_ones():
+    r = gaussian()
+    table = r.row_effects(unseen().iloc[[1]])
+    assert table["level"].tolist() == ["(unseen)", "(unseen)", 1]
+    assert table["effect"].tolist()[:2] == [0, 0]
+    own = r.row_effects(0)
+    assert own["effect"][0] == pytest.approx(r.random_effects["g"].loc[frame()["g"][0], "(Intercept)"])
+    assert categorical().row_effects(0)["class"].tolist() == ["aa", "bb", "cc"]
+
+
+def test_row_effects_refuse_what_is_not_one_row():
+    r = gaussian()
+    with pytest.raises(ValueError, match="3 rows"):
+        r.row_effects(unseen())
+    with pytest.raises(DesignError, match="missing value"):
+        r.row_effects(unseen().iloc[[1]].assign(x=np.nan))
+    with pytest.raises(IndexError, match="row 300"):
+        r.row_effects(300)
+    with pytest.raises(TypeError):
+        r.row_effects(1.5)
+
+
+def test_simulate_has_the_models_variance():
+    r = gaussian()
+    draws = r.simulate(400, seed=3).to_numpy()
+    assert draws.shape == (300, 400)
+    x = frame()["x"].to_numpy()
+    z = np.column_stack([np.ones(300), x])
+    variance = np.einsum("ni,ij,nj->n", z, r.cov_re["g"].to_numpy(), z) + r.cov_re["h"].iloc[0, 0] + r.scale
+    assert np.abs(draws.var(axis=1) / variance - 1).max() < 5 * np.sqrt(2 / 400)
+    inner = r.simulate(400, seed=3, level="conditional").to_numpy()
+    assert inner.var(axis=1).mean() < 0.8 * variance.mean()
+    np.testing.assert_allclose(inner.mean(axis=1), r.fittedvalues, atol=6 * np.sqrt(variance.max() / 400))
+
+
+def test_simulate_is_seeded_and_leaves_the_global_generator_alone():
+    r = bernoulli()
+    state = torch.get_rng_state()
+    pd.testing.assert_frame_equal(r.simulate(2, seed=5), r.simulate(2, seed=5))
+    assert not r.simulate(2, seed=5).equals(r.simulate(2, seed=6))
+    assert torch.equal(state, torch.get_rng_state())
+    assert set(np.unique(categorical().simulate(1))) == {"aa", "bb", "cc"}
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="replicates"):
+            r.simulate(wrong)
+    with pytest.raises(ValueError, match="level="):
+        r.simulate(level="group")
+
+
+def test_simulate_from_a_singular_covariance():
+    # A correlation of +-1 has no Cholesky factor.
+    data = frame()
+    effect = data["g"].map({f"g{i}": (i - 6) / 4 for i in range(12)})
+    y = effect * (1 + data["x"]) + np.random.default_rng(1).normal(size=300)
+    r = gn.glmm("y ~ x + (x | g)", data=data.assign(y=y)).fit(seed=1, **{k: QUICK[k] for k in ("draws", "chains")})
+    assert r.singular
+    assert np.isfinite(r.simulate(2).to_numpy()).all()
