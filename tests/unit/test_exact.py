@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
+from glmmnet.em.loop import starting_parameters
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.joint import Parameters
 
@@ -85,12 +86,14 @@ def test_whole_weights_count_as_repeated_rows(joint_of, parameters_of):
 
 @pytest.mark.xfail(reason="the search stays at theta = 0, where the slope is 0 whatever the likelihood")
 @pytest.mark.parametrize(
-    ("seed", "terms"), [(1, ((7, 1),)), (4, ((7, 1),)), (16, ((7, 1),)), (4, ((6, 1), (9, 1))), (16, ((6, 1), (9, 1)))]
+    ("seed", "terms"),
+    [(4, ((7, 1),)), (12, ((7, 1),)), (22, ((7, 1),)), (8, ((6, 1), (9, 1))), (16, ((6, 1), (9, 1)))],
 )
-def test_maximum_is_as_high_as_a_grid_finds(terms, seed, joint_of, parameters_of):
+def test_maximum_is_as_high_as_a_grid_finds(seed, terms, joint_of):
+    """From the starting values that a fit has."""
     joint = joint_of("gaussian", *terms, sd=0.6, seed=seed)
     likelihood = GaussianLikelihood(joint)
-    params = likelihood.maximise(parameters_of(joint))
+    params = likelihood.maximise(starting_parameters(joint))
     best = likelihood.profile(likelihood.theta(params)).deviance
     grid = itertools.product(np.linspace(0, 1, 11), repeat=len(terms))
     assert best <= min(likelihood.profile(np.array(theta)).deviance for theta in grid) + 1e-6
