@@ -23,6 +23,8 @@ def class_labels(fitted: Fitted) -> tuple[str, ...]:
 def fixed_table(fitted: Fitted, values: np.ndarray, name: str) -> pd.Series | pd.DataFrame:
     """Values (p, C) a fixed effect: Series by design column, categorical: DataFrame term x class."""
     index = pd.Index(fitted.joint.x_names)
+    # pandas 2 keeps the array it is given, and with it the estimates themselves.
+    values = values.copy()
     if class_labels(fitted) == ("",):
         return pd.Series(values[:, 0], index=index, name=name)
     return pd.DataFrame(values, index=index, columns=pd.Index(class_labels(fitted), name="class"))

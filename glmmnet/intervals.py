@@ -25,8 +25,8 @@ from glmmnet.prediction import (
     row_blocks,
 )
 
-#: Random numbers of the simulated intervals start here after the fit's own seed.
-_SEED_OFFSET = 1_000_003
+#: Seeds after the fit's own: errors of the coefficients, b of a new level, a new observation. Equal ones would correlate.
+_SEED_ERRORS, _SEED_LEVELS, _SEED_NEW = 1_000_003, 2_000_003, 3_000_017
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,11 @@ def predict_with_error(
     fixed = fixed_eta(fitted, design)
     errors = coefficient_errors(fitted, covariance)
     columns = error_columns(fitted, design)
+    by_column = errors.reshape(columns.shape[1], fixed.shape[1], errors.shape[1])
     shift = -torch.einsum("qck,ks->qcs", covariance.pull, errors) if request.level == "conditional" else None
     means, new = [], []
     for rows in row_blocks(design.n, fixed.shape[1] * errors.shape[1]):
-        error = torch.einsum("nm,mcs->ncs", columns[rows], errors.reshape(columns.shape[1], fixed.shape[1], -1))
+        error = torch.einsum("nm,mcs->ncs", columns[rows], by_column)
         if shift is not None and design.random:
             error = error + random_eta(fitted, design.random, rows, shift)
         mean, new_eta = _mean_and_new_eta(fitted, design, rows, fixed, error, request)
@@ -136,7 +137,7 @@ def _mean_and_new_eta(
         return family.mean(eta), eta
     variance = prior_variance(fitted, design.random, unseen_only=False)[rows]
     mean = torch.stack([marginal_mean(fitted, e[:, :, None], variance) for e in eta.unbind(dim=2)], dim=2)
-    generator = torch.Generator().manual_seed(fitted.seed + _SEED_OFFSET + rows.start)
+    generator = torch.Generator().manual_seed(fitted.seed + _SEED_LEVELS + rows.start)
     return mean, eta + variance.sqrt()[:, :, None] * torch.randn(eta.shape, generator=generator, dtype=eta.dtype)
 
 
@@ -155,7 +156,7 @@ def coefficient_errors(fitted: Fitted, covariance: FixedCovariance) -> Tensor:
     draws, size = fitted.draws.b.shape[2], len(covariance.matrix)
     if not size:
         return torch.zeros(0, draws, dtype=torch.float64)
-    rng = np.random.default_rng(fitted.seed + _SEED_OFFSET)
+    rng = np.random.default_rng(fitted.seed + _SEED_ERRORS)
     scores = scipy.stats.norm.ppf((np.arange(draws) + 0.5) / draws)
     normal = torch.as_tensor(np.stack([rng.permutation(scores) for _ in range(size)]))
     # By way of correlations, so that columns of very different scale keep their digits.
@@ -170,5 +171,5 @@ def _new_observations(fitted: Fitted, eta: Tensor, start: int) -> Tensor:
         return torch.zeros(len(eta), 0, dtype=torch.float64)
     trials = torch.ones(len(eta), fitted.joint.target.y.shape[1], 1, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(fitted.seed + _SEED_OFFSET + start)
+        torch.manual_seed(fitted.seed + _SEED_NEW + start)
         return fitted.joint.family.simulate(eta, trials, fitted.params.phi)

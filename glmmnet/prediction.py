@@ -183,6 +183,8 @@ def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
 def marginal_mean(fitted: Fitted, fixed: Tensor, variance: Tensor) -> Tensor:
     """E of the mean over eta ~ N(fixed, variance): quadrature, or seeded antithetic draws for several classes."""
     family = fitted.joint.family
+    if family.quadratic:
+        return family.mean(fixed)[:, :, 0]
     spread = variance.expand(fixed.shape[0], fixed.shape[1]).sqrt()[:, :, None]
     if fixed.shape[1] == 1:
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
