@@ -39,9 +39,8 @@ def main(homes: int = 2000, streets: int = 40) -> None:
     data = rent_data(homes + 500, streets, seed=1)
     training, new = data.iloc[:homes], data.iloc[homes:]
 
-    own = gn.glmm(
-        "rent ~ balcony + nn(size, net=waves) + (1 | street)", data=training, networks={"waves": Waves}
-    ).fit(seed=1)
+    formula = "rent ~ balcony + nn(size, net=waves) + (1 | street)"
+    own = gn.glmm(formula, data=training, networks={"waves": Waves}).fit(seed=1)
     print(own.summary())
 
     built_in = gn.glmm("rent ~ balcony + nn(size, layers=(32, 32)) + (1 | street)", data=training).fit(seed=1)

@@ -53,11 +53,14 @@ def main(rows: int | None = None) -> None:
         ax.figure.savefig(OUTPUT / f"{name}.png", dpi=150, bbox_inches="tight")
 
     late = held_out["late"].to_numpy()
-    print(f"\nAUROC on {len(held_out)} held-out flights, of which {late.mean():.1%} were late")
+    print(f"\nAUROC on a fifth of the flights, held out at random ({len(held_out)}, {late.mean():.1%} late)")
     for level, meaning in [("conditional", "with the groups' effects"), ("population", "without them")]:
         score = np.asarray(results.predict(held_out, level=level))
         print(f"  {level:<12} {meaning:<25} {auroc(late, score):.3f}")
-    print(f"\nSummary and {len(pictures)} pictures: {OUTPUT}/")
+    variance = results.vcomp.set_index("group")["variance"]
+    share = variance["month:day"] / variance.sum()
+    print(f"The day holds {share:.0%} of the groups' variance: other flights of a day tell how bad it was.")
+    print(f"\nFitted in {results.seconds:.0f} s. Summary and {len(pictures)} pictures: {OUTPUT}/")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random intercepts and slopes: 40 subjects, ten days each; who is slow, and who slows down?
+"""Random intercepts and slopes: who is slow, and who slows down over ten days.
 
 Run: python examples/random_slopes.py
 """

@@ -23,9 +23,7 @@ LINT_IMPORTS = [
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     """Run import-linter on the package that lies in `root`, not on the installed one."""
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        LINT_IMPORTS, cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
+    return subprocess.run(LINT_IMPORTS, cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
 
 
 def test_contracts_are_kept():
@@ -122,7 +120,6 @@ def test_every_dependency_is_pinned():
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     names = {re.match(r"[\w.-]+", line).group().lower().replace("_", "-") for line in wanted}
     pinned = {
-        line.split("==")[0].lower().replace("_", "-")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
     }
     assert names - pinned == set()
