@@ -60,8 +60,7 @@ class GaussianLikelihood:
             y = y - f[:, 0].numpy()
         x = joint.X.numpy()
         # What least squares explains is taken out first: sums of squares of the rest lose no digits.
-        root = np.sqrt(w)[:, None]
-        self._start = np.linalg.lstsq(root * x, root[:, 0] * y, rcond=None)[0]
+        self._start = np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * y), rcond=None)[0]
         right = np.column_stack([x, y - x @ self._start])
         self._total = float(w.sum())
         self._xy = right.T @ (w[:, None] * right)
@@ -118,14 +117,26 @@ class GaussianLikelihood:
         if not len(theta):
             return self.parameters(theta, self.profile(theta))
         base = self.profile(theta).deviance
+        # In these units the curvature is about 1, so the search takes few steps.
+        unit = self._units(theta)
         result = scipy.optimize.minimize(
-            lambda t: self.profile(t).deviance - base,
-            theta,
+            lambda t: self.profile(t * unit).deviance - base,
+            theta / unit,
             method="L-BFGS-B",
             bounds=self.bounds(),
-            options={"ftol": 1e-13, "gtol": 1e-5, "maxfun": 2000},
+            options={"ftol": 1e-8, "gtol": 1e-3, "eps": 1e-4, "maxfun": 2000},
         )
-        return self.parameters(result.x, self.profile(result.x))
+        theta = result.x * unit
+        return self.parameters(theta, self.profile(theta))
+
+    def _units(self, theta: np.ndarray) -> np.ndarray:
+        """Rough standard errors of theta: the size of its term over sqrt(2 q)."""
+        parts, at = [], 0
+        for term, entries in zip(self._joint.terms, self._entries, strict=True):
+            own = np.abs(theta[at : at + len(entries)])
+            parts.append(np.full(len(entries), max(own.max(), 1e-3) / np.sqrt(2 * term.q)))
+            at += len(entries)
+        return np.concatenate(parts)
 
     def _scale(self, theta: np.ndarray) -> sp.csr_matrix:
         blocks, at = [], 0
