@@ -6,6 +6,7 @@ at once; eta is (n, C, S); X beta + offset + f is the fixed part, (n, C, 1).
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,6 +92,13 @@ class TermData:
         self.start = start
         self._sum = _level_sum_matrix(index, self.q)
 
+    def single(self) -> TermData:
+        """The same term in single precision, sharing the level codes."""
+        twin = copy.copy(self)
+        twin.z = None if self.z is None else self.z.to(torch.float32)
+        twin._sum = _as_single(self._sum)
+        return twin
+
     @property
     def rows(self) -> slice:
         """Rows of the term in b."""
@@ -124,6 +132,18 @@ class TermData:
             return self.level_sum(values)
         weighted = self.z[:, :, None, None] * values[:, None]
         return self.level_sum(weighted).reshape(-1, *values.shape[1:])
+
+
+def _as_single(matrix: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.sparse_csr_tensor(
+            matrix.crow_indices(),
+            matrix.col_indices(),
+            matrix.values().to(torch.float32),
+            matrix.shape,
+            check_invariants=False,
+        )
 
 
 def _level_sum_matrix(index: np.ndarray, q: int) -> Tensor:
@@ -241,6 +261,18 @@ class JointModel:
             terms=terms,
         )
 
+    def single(self) -> JointModel:
+        """The same model in single precision, for the sampler's many calls; sums over rows stay in double.
+
+        Only for families whose eta is of order 1 (`Family.single_precision`).
+        """
+        return replace(
+            self,
+            target=replace(self.target, y=self.target.y.to(torch.float32)),
+            weights=self.weights.to(torch.float32),
+            terms=tuple(term.single() for term in self.terms),
+        )
+
     def fixed_eta(self, params: Parameters, f: Tensor | None = None) -> Tensor:
         """Offset + X beta + f, (n, C, 1), for network output f (n, C)."""
         fixed = self.X @ params.beta
@@ -248,14 +280,17 @@ class JointModel:
 
     def random_eta(self, b: Tensor) -> Tensor:
         """Z b, (n, C, S)."""
-        total = torch.zeros(self.n, self.n_classes, b.shape[2], dtype=b.dtype)
-        for term in self.terms:
-            total += term.eta(b)
+        if not self.terms:
+            return torch.zeros(self.n, self.n_classes, b.shape[2], dtype=b.dtype)
+        total = self.terms[0].eta(b)
+        for term in self.terms[1:]:
+            total = total + term.eta(b)
         return total
 
     def random_transpose(self, values: Tensor) -> Tensor:
         """Z' values, (Q, C, S)."""
-        return torch.cat([term.transpose(values) for term in self.terms])
+        parts = [term.transpose(values) for term in self.terms]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def log_likelihood(self, eta: Tensor, phi: float) -> Tensor:
         """Sum over rows of log p(y | eta), one number a draw: (S,)."""
@@ -265,8 +300,8 @@ class JointModel:
         """Log likelihood up to terms free of eta, (S,), and its derivative with respect to eta, (n, C, S)."""
         log_p, score = self.family.log_prob_and_score(eta, self.target.y, phi)
         if self.weighted:
-            return self.weights @ log_p, self.weights[:, None, None] * score
-        return log_p.sum(dim=0), score
+            log_p, score = self.weights[:, None] * log_p, self.weights[:, None, None] * score
+        return log_p.sum(dim=0, dtype=torch.float64), score
 
     def weight(self, eta: Tensor, phi: float) -> Tensor:
         """Information of each row about eta, (n, C, C, S)."""

@@ -24,7 +24,11 @@ class WhitenedPosterior:
     """
 
     def __init__(self, joint: JointModel, fixed: Tensor, params: Parameters, whitening: Whitening, copies: int) -> None:
-        self._joint, self._fixed, self._phi = joint, fixed, params.phi
+        self._joint, self._phi = joint, params.phi
+        single = joint.family.single_precision
+        self._rows = joint.single() if single else joint
+        self._dtype = torch.float32 if single else torch.float64
+        self._fixed = fixed.to(self._dtype)
         self._precisions = joint.precisions(params)
         self._whitening = whitening
         self._shape = (joint.n_effects, joint.n_classes, copies)
@@ -39,9 +43,10 @@ class WhitenedPosterior:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         b = self.to_b(u)
-        log_p, score = self._joint.log_likelihood_and_score(self._fixed + self._joint.random_eta(b), self._phi)
+        eta = self._fixed + self._rows.random_eta(b.to(self._dtype))
+        log_p, score = self._rows.log_likelihood_and_score(eta, self._phi)
         log_prior, pulled = self._joint.prior(b, self._precisions)
-        gradient = self._whitening.pull(self._joint.random_transpose(score) - pulled)
+        gradient = self._whitening.pull(self._rows.random_transpose(score).to(torch.float64) - pulled)
         return (log_p + log_prior).sum(), gradient.reshape(-1)
 
 

@@ -82,45 +82,41 @@ class NetworkTraining:
         patience = Patience(self.config.patience)
         best = (copy.deepcopy(self.predictor.state_dict()), params)
         for epoch in range(self.epochs):
-            deviance = 0.0
-            for part in torch.randperm(self.train.joint.n).chunk(self.config.refreshes):
-                tune = _TUNING if epoch in _TUNED_EPOCHS and deviance == 0.0 else 0
-                params, b, deviance = self._refresh(params, epoch, tune)
+            for k, part in enumerate(torch.randperm(self.train.joint.n).chunk(self.config.refreshes)):
+                tune = _TUNING if epoch in _TUNED_EPOCHS and k == 0 else 0
+                params, f, b, deviance = self._refresh(params, epoch, tune)
                 self._descend(part, params, b)
-            params, f = self._take_average(params)
+            self._copy_average()
             valid = self._valid_deviance(params)
             if patience.improved(valid):
                 best = (copy.deepcopy(self.predictor.state_dict()), params)
-            b = self.e_step.b if self.e_step.b is not None else torch.zeros(0, f.shape[1], 1)
             yield EMState(epoch + 1, "network", params, f, b, deviance, valid, float("nan"), False)
             if patience.exhausted:
                 break
         self.predictor.load_state_dict(best[0])
         self.best_params = best[1]
 
-    def _take_average(self, params: Parameters) -> tuple[Parameters, Tensor]:
-        """F from the averaged weights, centred; its mean goes into the intercept."""
+    def _copy_average(self) -> None:
+        """The averaged weights into `predictor`, with the centre that the learner has."""
         self._average.copy_to(self.predictor)
         self.predictor.centre.copy_(self._learner.centre)
+
+    def _refresh(self, params: Parameters, epoch: int, tune: int) -> tuple[Parameters, Tensor, Tensor, float]:
+        """New f from the averaged weights, draws of b, and estimates of everything but the network."""
+        joint = self.train.joint
+        self._copy_average()
         f = self.predictor.predict(self.train.xs)
         if not bool(torch.isfinite(f).all()):
-            raise FitError(
-                f"the network's output is not finite; a lower learning_rate than {self.config.learning_rate:g} may help."
-            )
-        params, f = centre(self.predictor, self.train.joint, params, f)
+            rate = self.config.learning_rate
+            raise FitError(f"the network's output is not finite; a learning_rate lower than {rate:g} may help.")
+        params, f = centre(self.predictor, joint, params, f)
         self._learner.centre.copy_(self.predictor.centre)
-        return params, f
-
-    def _refresh(self, params: Parameters, epoch: int, tune: int) -> tuple[Parameters, Tensor, float]:
-        """New f, draws of b and estimates of everything but the network."""
-        joint = self.train.joint
-        params, f = self._take_average(params)
         b = self.e_step(joint.fixed_eta(params, f), params, sweeps=1, warmup=tune)
         step = m_step(joint, self.carriers, params, b, f)
         gain = 1.0 if epoch < _FULL_GAIN_EPOCHS else _GAIN
         new = params.blend(step.params, gain)
         self.e_step.shift(gain * step.shift)
-        return new, b - gain * step.shift[:, :, None], step.deviance
+        return new, f, b - gain * step.shift[:, :, None], step.deviance
 
     def _descend(self, part: Tensor, params: Parameters, b: Tensor) -> None:
         """Minibatches over the rows `part`, each row with one of the draws."""

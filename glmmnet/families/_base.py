@@ -53,6 +53,8 @@ class Family(ABC):
         log p is quadratic in eta, so that the posterior of b is exactly Gaussian.
     class_means : bool
         The mean is a probability a class, (n, classes), instead of one number a row.
+    single_precision : bool
+        eta is of order 1 whatever the data, so that rows may be evaluated in single precision.
     symmetric : bool
         Adding a constant to every linear predictor changes nothing; the fixed effects of the classes sum to zero.
     """
@@ -62,6 +64,7 @@ class Family(ABC):
     has_dispersion = False
     quadratic = False
     class_means = False
+    single_precision = False
     symmetric = False
 
     @abstractmethod

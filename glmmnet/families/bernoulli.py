@@ -20,6 +20,7 @@ class Bernoulli(Family):
     """
 
     name = "bernoulli"
+    single_precision = True
     link = LOGIT
 
     def encode(self, response: Response) -> Target:
@@ -53,7 +54,9 @@ class Bernoulli(Family):
         return torch.nn.functional.logsigmoid((2 * y - 1) * eta)[:, 0]
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
-        return self.log_prob(eta, y, phi), y - torch.sigmoid(eta)
+        # Cheaper than logsigmoid of the signed eta, and the sampler calls this most of all.
+        log_p = y * eta - torch.nn.functional.softplus(eta, threshold=40.0)
+        return log_p[:, 0], y - torch.sigmoid(eta)
 
     def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
         p = torch.sigmoid(eta)

@@ -16,6 +16,7 @@ class _SingleTrials(Bernoulli):
     """Reads a two-valued response; what it refuses is refused in the binomial's name."""
 
     name = "binomial"
+    single_precision = True
 
 
 @FAMILIES.register("binomial")

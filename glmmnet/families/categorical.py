@@ -33,6 +33,7 @@ class Categorical(Family):
     """
 
     name = "categorical"
+    single_precision = True
     class_means = True
 
     def __init__(self, reference: Any = None) -> None:

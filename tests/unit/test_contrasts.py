@@ -1,0 +1,125 @@
+"""Wald, z and likelihood-ratio tests against their textbook formulas."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from _fits import categorical, frame, gaussian
+
+import glmmnet as gn
+from glmmnet import contrasts
+from glmmnet.errors import FormulaError
+
+
+@pytest.fixture(scope="module")
+def r():
+    return gaussian("y ~ c + x + (1 | g)")
+
+
+def test_z_test_of_one_combination(r):
+    test = r.t_test("c[T.bb] - c[T.cc] = 0.1, x")
+    weights = np.array([[0, 1, -1, 0], [0, 0, 0, 1]])
+    effect = weights @ r.params
+    sd = np.sqrt(np.diag(weights @ r.cov_params() @ weights.T))
+    z = (effect - [0.1, 0]) / sd
+    np.testing.assert_allclose(test.effect, effect)
+    np.testing.assert_allclose(test.sd, sd)
+    np.testing.assert_allclose(test.tvalue, z)
+    np.testing.assert_allclose(test.pvalue, 2 * scipy.stats.norm.sf(abs(z)))
+    np.testing.assert_allclose(test.conf_int(0.1)[:, 0], effect - 1.6448536 * sd, rtol=1e-6)
+    table = test.summary_frame()
+    assert table.columns.tolist() == ["coef", "std err", "z", "P>|z|", "[0.025", "0.975]"]
+    assert "c0" in str(test)
+
+
+def test_matrix_and_text_agree(r):
+    np.testing.assert_allclose(r.t_test(np.eye(4)[3]).tvalue, r.t_test("x = 0").tvalue)
+    np.testing.assert_allclose(r.t_test(np.eye(4)).tvalue, r.tvalues)
+    np.testing.assert_allclose(r.t_test(np.eye(4)).pvalue, r.pvalues)
+
+
+def test_wald_is_the_quadratic_form(r):
+    test = r.wald_test("c[T.bb] = 0, c[T.cc] = 0.5")
+    difference = r.params.to_numpy()[1:3] - [0, 0.5]
+    statistic = difference @ np.linalg.solve(r.cov_params().to_numpy()[1:3, 1:3], difference)
+    assert test.statistic == pytest.approx(statistic) and test.df == 2
+    assert test.pvalue == pytest.approx(scipy.stats.chi2.sf(statistic, 2))
+    assert r.wald_test("x").statistic == pytest.approx(r.tvalues["x"] ** 2)
+    assert "chi2(2)" in str(test)
+
+
+def test_a_repeated_hypothesis_counts_once(r):
+    assert r.wald_test("x = 0, 2*x = 0").df == 1
+    assert r.wald_test("x = 0, 2*x = 0").statistic == pytest.approx(r.wald_test("x = 0").statistic)
+
+
+def test_contradicting_hypotheses_are_refused(r):
+    with pytest.raises(ValueError, match="contradict"):
+        r.wald_test("x = 0, x = 1")
+
+
+def test_coefficients_of_classes_have_names():
+    r = categorical("bb")
+    test = r.t_test("x[aa] - x[cc] = 0")
+    assert test.effect[0] == pytest.approx(r.params.loc["x", "aa"] - r.params.loc["x", "cc"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.eye(3), "needs 4 columns"),
+        (np.zeros((1, 4)), "all zero"),
+        ([np.nan, 0, 0, 0], "not finite"),
+        (np.zeros((1, 1, 4)), "shape"),
+    ],
+)
+def test_wrong_matrices_are_refused(r, wrong, message):
+    for test in (r.t_test, r.wald_test):
+        with pytest.raises(ValueError, match=message):
+            test(wrong)
+
+
+def test_wrong_texts_are_refused(r):
+    with pytest.raises(FormulaError, match="'q' in `q = 1` is not a coefficient"):
+        r.t_test("q = 1")
+    with pytest.raises(FormulaError):
+        r.t_test("")
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 2, -0.1])
+def test_wrong_alpha_is_refused(r, alpha):
+    for call in (r.conf_int, r.summary, r.t_test("x").conf_int, r.t_test("x").summary_frame):
+        with pytest.raises(ValueError, match="alpha"):
+            call(alpha)
+
+
+def test_conf_int_is_symmetric_in_standard_errors(r):
+    table = r.conf_int(0.2)
+    np.testing.assert_allclose(table[0], r.params - 1.2815516 * r.bse, rtol=1e-6)
+    np.testing.assert_allclose(table[1], r.params + 1.2815516 * r.bse, rtol=1e-6)
+
+
+def test_likelihood_ratio(r):
+    smaller = gaussian("y ~ x + (1 | g)")
+    test = r.compare_lr_test(smaller)
+    assert test.statistic == pytest.approx(2 * (r.llf - smaller.llf))
+    assert test.df == 2 and test.statistic_se == 0
+    assert test.pvalue == pytest.approx(scipy.stats.chi2.sf(test.statistic, 2))
+    assert "chi2(2)" in str(test)
+
+
+def test_likelihood_ratio_refuses_what_does_not_compare(r):
+    with pytest.raises(ValueError, match=r"larger\.compare_lr_test\(smaller\)"):
+        gaussian("y ~ x + (1 | g)").compare_lr_test(r)
+    with pytest.raises(TypeError, match="int"):
+        r.compare_lr_test(5)
+    fewer = gn.glmm("y ~ x + (1 | g)", data=frame().head(250)).fit(seed=1)
+    with pytest.raises(ValueError, match="300 and 250 rows"):
+        r.compare_lr_test(fewer)
+    other = gn.glmm("z ~ x + (1 | g)", data=frame()).fit(seed=1)
+    with pytest.raises(ValueError, match="different responses"):
+        r.compare_lr_test(other)
+
+
+def test_negative_statistics_have_p_one():
+    assert contrasts.lr_test(-10.0, 3, -9.99, 2, 0.1).pvalue == 1.0
+    assert contrasts.lr_test(-10.0, 3, -12.0, 2, 0.1).statistic_se == 0.2
