@@ -109,6 +109,16 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
     return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pull @ from_beta)
 
 
+def collinear_columns(joint: JointModel) -> tuple[str, ...]:
+    """Names of the columns of X that are linear combinations of each other; their coefficients are not identified."""
+    norms = torch.linalg.vector_norm(joint.X, dim=0)
+    _, s, v = torch.linalg.svd(joint.X / norms.clamp_min(1e-300), full_matrices=False)
+    if not len(s):
+        return ()
+    involved = (v[s <= _RANK * s[0]].abs() > 1e-6).any(dim=0)
+    return tuple(name for name, is_in in zip(joint.x_names, involved.tolist(), strict=True) if is_in)
+
+
 def _basis(x: Tensor, classes: int, features: int) -> tuple[Tensor, Tensor, Tensor]:
     """Orthonormal basis B (n, k) of X's columns, and what turns coefficients of [B, features] into those of X and back.
 

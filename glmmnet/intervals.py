@@ -25,7 +25,7 @@ from glmmnet.prediction import (
     row_blocks,
 )
 
-#: Seeds after the fit's own: errors of the coefficients, b of a new level, a new observation. Equal ones would correlate.
+#: Seeds after the fit's own, apart so that nothing correlates: coefficients, b of a new level, a new observation.
 _SEED_ERRORS, _SEED_LEVELS, _SEED_NEW = 1_000_003, 2_000_003, 3_000_017
 
 

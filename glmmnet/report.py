@@ -12,7 +12,7 @@ from glmmnet.diagnostics import Diagnostics
 from glmmnet.em.stopping import Streak
 from glmmnet.estimates import RESIDUAL, correlations, fixed_names, variance_components
 from glmmnet.fitted import Fitted
-from glmmnet.information import FixedCovariance, VarianceErrors
+from glmmnet.information import FixedCovariance, VarianceErrors, collinear_columns
 from glmmnet.likelihood import LogLikelihood
 from glmmnet.tables import Summary
 
@@ -136,6 +136,8 @@ class Report:
             notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
         if self.singular:
             notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
+        if names := collinear_columns(fitted.joint):
+            notes.append(f"Not identified, as they are collinear: {', '.join(names)}")
         if self._has_weak_errors():
             notes.append("No std err (nan) where the draws carry too little information; more draws= may help")
         return notes
