@@ -110,3 +110,12 @@ def test_dropped_rows_and_lack_of_convergence_are_noted():
     text = str(r.summary())
     assert "5 of 300 rows dropped" in text
     assert "NOT converged, 1/1 iter" in text
+
+
+def test_collinear_columns_are_named():
+    data = frame().assign(x2=2 * frame()["x"], one=1.0)
+    r = gn.glmm("y ~ x + z + x2 + (1 | g)", data=data).fit(seed=1)
+    assert "Not identified, as they are collinear: x, x2" in str(r.summary())
+    r = gn.glmm("y ~ x + one + (1 | g)", data=data).fit(seed=1)
+    assert "collinear: Intercept, one" in str(r.summary())
+    assert "collinear" not in str(gaussian().summary())
