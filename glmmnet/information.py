@@ -29,7 +29,7 @@ _CG_TOLERANCE, _CG_STEPS = 1e-8, 500
 #: Variance parameters up to which the curvature of the exact likelihood is differenced: with many effects, with few.
 _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
 #: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from.
-_SIGNAL, _BATCHES = 3.0, 20
+_SIGNAL, _BATCHES = 2.0, 20
 #: Smallest eigenvalue of a correlation matrix that counts as inside the boundary.
 _SINGULAR = 1e-6
 
