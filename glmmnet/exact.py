@@ -1,7 +1,7 @@
 """Exact marginal likelihood of a Gaussian model given f, profiled over beta and the residual variance as in lme4.
 
-With Sigma_k = phi Lambda_k Lambda_k': -2 llf = log|Lambda'Z'WZ Lambda + I| + N log(2 pi phi) + pwrss / phi, where pwrss is
-the penalised weighted residual sum of squares at the best beta and b.
+With Sigma_k = phi Lambda_k Lambda_k': -2 llf = log|Lambda'Z'WZ Lambda + I| + N log(2 pi phi) + pwrss / phi, where
+pwrss is the penalised weighted residual sum of squares at the best beta and b.
 
 References
 ----------
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.optimize
@@ -21,6 +22,13 @@ from torch import Tensor
 
 from glmmnet.cholesky import BlockedCholesky
 from glmmnet.joint import JointModel, Parameters
+
+#: Columns of X whose singular value is below this share of the largest are linear combinations of the others.
+_RANK = 1e-10
+#: Standard deviations of random effects start no lower than at this multiple of the residual's.
+_SMALLEST_START = 0.05
+#: A variance is 0 where that costs less than so much deviance.
+_AS_GOOD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,27 @@ class Profile:
     phi: float
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """What each entry of theta belongs to, arrays (len(theta),).
+
+    Attributes
+    ----------
+    row : ndarray of int
+        Number of its row of Lambda, counted over the terms.
+    diagonal : ndarray of bool
+    size : ndarray
+        Root mean square of its row's column of z.
+    levels : ndarray of int
+        Levels of its term.
+    """
+
+    row: np.ndarray
+    diagonal: np.ndarray
+    size: np.ndarray
+    levels: np.ndarray
+
+
 class GaussianLikelihood:
     """-2 log-likelihood of a Gaussian model as a function of its variance parameters.
 
@@ -54,20 +83,21 @@ class GaussianLikelihood:
     def __init__(self, joint: JointModel, f: Tensor | None = None) -> None:
         self._joint = joint
         self._entries = [t.covariance.factor_entries(t.r).numpy() for t in joint.terms]
-        w = joint.weights.numpy()
-        y = (joint.target.y - joint.offset)[:, 0, 0].numpy()
+        y = (joint.target.y - joint.offset)[:, 0]
         if f is not None:
-            y = y - f[:, 0].numpy()
-        x = joint.X.numpy()
-        # What least squares explains is taken out first: sums of squares of the rest lose no digits.
-        self._start = np.linalg.lstsq(x.T @ (w[:, None] * x), x.T @ (w * y), rcond=None)[0]
-        right = np.column_stack([x, y - x @ self._start])
-        self._total = float(w.sum())
-        self._xy = right.T @ (w[:, None] * right)
+            y = y - f
+        root = joint.weights.sqrt()[:, None]
+        self._total = float(joint.weights.sum())
+        # Columns of X become orthonormal, and what they explain of y is taken out: sums of squares lose no digits.
+        basis, self._to_beta = _orthonormal(root * joint.X)
+        first = basis.T @ (root * y)
+        self._start = (self._to_beta @ first)[:, 0].numpy()
+        right = torch.cat([basis, root * y - basis @ first], dim=1)
+        self._xy = (right.T @ right).numpy()
         if joint.terms:
-            z = joint.z_matrix
-            self._zz = (z.T @ z.multiply(w[:, None])).tocsr()
-            self._zxy = np.asarray(z.T @ (w[:, None] * right))
+            z = joint.z_matrix.multiply(root.numpy()).tocsr()
+            self._zz = (z.T @ z).tocsr()
+            self._zxy = np.asarray(z.T @ right.numpy())
 
     @property
     def n_parameters(self) -> int:
@@ -78,14 +108,8 @@ class GaussianLikelihood:
         """Entries of Lambda_k = chol(Sigma_k / phi), term by term."""
         parts = []
         for sigma, entries in zip(params.sigma, self._entries, strict=True):
-            scaled = sigma[0] / params.phi + 1e-14 * torch.eye(sigma.shape[1], dtype=torch.float64)
-            parts.append(torch.linalg.cholesky(scaled).numpy()[entries[:, 0], entries[:, 1]])
+            parts.append(_lower_factor(sigma[0].numpy() / params.phi)[entries[:, 0], entries[:, 1]])
         return np.concatenate(parts) if parts else np.zeros(0)
-
-    def bounds(self) -> list[tuple[float | None, float | None]]:
-        """Diagonal entries of Lambda are not negative."""
-        pairs = np.concatenate(self._entries) if self._entries else np.zeros((0, 2), dtype=int)
-        return [(0.0 if i == j else None, None) for i, j in pairs]
 
     def profile(self, theta: np.ndarray, phi: float | None = None) -> Profile:
         """Deviance at theta, with the best beta, and the best phi unless one is given."""
@@ -94,12 +118,13 @@ class GaussianLikelihood:
             scale = self._scale(theta)
             system = (scale.T @ self._zz @ scale + sp.eye(self._zz.shape[0])).tocsr()
             factor = BlockedCholesky(system, self._joint.segments)
-            half = factor.forward(scale.T @ self._zxy)
-            cross, log_det = self._xy - half.T @ half, factor.logdet
-        beta = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
-        rss = float(cross[-1, -1] - cross[:-1, -1] @ beta)
+            half = torch.from_numpy(factor.forward(scale.T @ self._zxy))
+            cross, log_det = self._xy - (half.T @ half).numpy(), factor.logdet
+        best = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
+        rss = float(cross[-1, -1] - cross[:-1, -1] @ best)
         phi = max(rss, 1e-300) / self._total if phi is None else phi
-        return Profile(log_det + self._total * math.log(2 * math.pi * phi) + rss / phi, self._start + beta, phi)
+        beta = self._start + (self._to_beta @ torch.from_numpy(best)).numpy()
+        return Profile(log_det + self._total * math.log(2 * math.pi * phi) + rss / phi, beta, phi)
 
     def parameters(self, theta: np.ndarray, profile: Profile) -> Parameters:
         """Estimates in the units of the response."""
@@ -112,31 +137,74 @@ class GaussianLikelihood:
         return Parameters(torch.as_tensor(profile.beta)[:, None], tuple(sigma), profile.phi)
 
     def maximise(self, start: Parameters) -> Parameters:
-        """Maximum-likelihood estimates by a bounded quasi-Newton search over theta."""
+        """Maximum-likelihood estimates by a quasi-Newton search over theta.
+
+        Theta is unbounded: the deviance does not change with the sign of a column of Lambda, so its slope at 0 is 0,
+        where a bound would hold the search. A variance or a diagonal entry that is no use is then set to exactly 0.
+        """
         theta = self.theta(start)
         if not len(theta):
             return self.parameters(theta, self.profile(theta))
-        base = self.profile(theta).deviance
-        # In these units the curvature is about 1, so the search takes few steps.
-        unit = self._units(theta)
+        layout = self._layout
+        theta = np.where(layout.diagonal, np.maximum(theta, _SMALLEST_START / layout.size), theta)
+        sd = np.sqrt(np.bincount(layout.row, theta**2))[layout.row]
+        # Between the entry's size and its standard error: the start may be far from the maximum.
+        unit = sd / (2 * layout.levels) ** 0.25
+        best = self._without_useless(self._search(theta, unit), unit)
+        for entry in np.flatnonzero(layout.diagonal & (best == 0)):
+            # A search may also end where the slope is 0 by symmetry alone.
+            moved = best.copy()
+            moved[entry] = 0.3 * unit[entry]
+            if self._deviance(moved) < self._deviance(best):
+                best = self._without_useless(self._search(moved, unit), unit)
+        return self.parameters(best, self.profile(best))
+
+    @cached_property
+    def _layout(self) -> _Layout:
+        pairs = np.concatenate(self._entries)
+        term = np.repeat(np.arange(len(self._entries)), [len(e) for e in self._entries])
+        _, row = np.unique(np.column_stack([term, pairs[:, 0]]), axis=0, return_inverse=True)
+        sizes = [t.columns().square().mean(dim=0).sqrt().clamp_min(1e-150).numpy() for t in self._joint.terms]
+        return _Layout(
+            row=row.reshape(-1),
+            diagonal=pairs[:, 0] == pairs[:, 1],
+            size=np.array([sizes[k][i] for k, i in zip(term, pairs[:, 0], strict=True)]),
+            levels=np.array([t.q for t in self._joint.terms])[term],
+        )
+
+    def _deviance(self, theta: np.ndarray) -> float:
+        return self.profile(theta).deviance
+
+    def _rounding(self, deviance: float) -> float:
+        """Size of the rounding error of a deviance."""
+        return 1e-15 * max(abs(deviance), self._total)
+
+    def _search(self, theta: np.ndarray, unit: np.ndarray) -> np.ndarray:
+        """Unbounded search from theta, in steps of `unit`."""
+        base = self._deviance(theta)
+        noise = self._rounding(base)
         result = scipy.optimize.minimize(
-            lambda t: self.profile(t * unit).deviance - base,
+            lambda t: self._deviance(t * unit) - base,
             theta / unit,
             method="L-BFGS-B",
-            bounds=self.bounds(),
-            options={"ftol": 1e-8, "gtol": 1e-3, "eps": 1e-4, "maxfun": 2000},
+            # Rounding and curvature err alike in differences of this step.
+            options={"ftol": noise, "gtol": 1e-6, "eps": 2 * math.sqrt(noise), "maxfun": 5000},
         )
-        theta = result.x * unit
-        return self.parameters(theta, self.profile(theta))
+        return np.asarray(result.x * unit)
 
-    def _units(self, theta: np.ndarray) -> np.ndarray:
-        """Rough standard errors of theta: the size of its term over sqrt(2 q)."""
-        parts, at = [], 0
-        for term, entries in zip(self._joint.terms, self._entries, strict=True):
-            own = np.abs(theta[at : at + len(entries)])
-            parts.append(np.full(len(entries), max(own.max(), 1e-3) / np.sqrt(2 * term.q)))
-            at += len(entries)
-        return np.concatenate(parts)
+    def _without_useless(self, theta: np.ndarray, unit: np.ndarray) -> np.ndarray:
+        """Theta with rows of Lambda (a variance), then diagonal entries (a correlation of +-1), of 0 where as good."""
+        layout = self._layout
+        deviance = self._deviance(theta)
+        allowed = deviance + _AS_GOOD + 10 * self._rounding(deviance)
+        rows = [layout.row == row for row in np.unique(layout.row)]
+        entries = [np.arange(len(theta)) == entry for entry in np.flatnonzero(layout.diagonal)]
+        for group in (*rows, *entries):
+            if np.all(np.abs(theta[group]) < unit[group]) and np.any(theta[group] != 0):
+                candidate = np.where(group, 0.0, theta)
+                if self._deviance(candidate) <= allowed:
+                    theta = candidate
+        return theta
 
     def _scale(self, theta: np.ndarray) -> sp.csr_matrix:
         blocks, at = [], 0
@@ -146,3 +214,24 @@ class GaussianLikelihood:
             at += len(entries)
             blocks.append(sp.kron(sp.eye(term.q), factor))
         return sp.block_diag(blocks, format="csr")
+
+
+def _orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal basis (n, k) of the columns of x, and T (p, k) with x T = basis.
+
+    X'X would square the condition of columns far from 0, such as years.
+    """
+    norms = torch.linalg.vector_norm(x, dim=0).clamp_min(1e-300)
+    u, s, v = torch.linalg.svd(x / norms, full_matrices=False)
+    kept = s > _RANK * s.max() if len(s) else s > 0
+    return u[:, kept], v[kept].T / s[kept] / norms[:, None]
+
+
+def _lower_factor(sigma: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factor of a positive semi-definite matrix; a pivot of 0 makes a column of 0."""
+    factor = np.zeros_like(sigma)
+    for j in range(len(sigma)):
+        column = sigma[j:, j] - factor[j:, :j] @ factor[j, :j]
+        if column[0] > 1e-14 * sigma[j, j]:
+            factor[j:, j] = column / math.sqrt(column[0])
+    return factor
