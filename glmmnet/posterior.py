@@ -50,8 +50,10 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
         constant[name] = beta if many else beta[0]
         dims[name] = [CLASS_DIM] if many else []
     if fitted.joint.family.has_dispersion:
-        constant["phi"] = np.asarray(fitted.params.phi)
-        dims["phi"] = []
+        # A covariate may be called phi.
+        name = "dispersion" if "phi" in constant else "phi"
+        constant[name] = np.asarray(fitted.params.phi)
+        dims[name] = []
     response = fitted.design.response
     assert response is not None
     groups: dict[str, Any] = {"posterior": posterior, "sample_stats": dict(final.stats), "constant_data": constant}
