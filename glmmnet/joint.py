@@ -23,7 +23,7 @@ from glmmnet.covariances import COVARIANCES, Covariance
 from glmmnet.design import Design
 from glmmnet.families import Family, Target
 
-#: Variances below this share of the term's own scale are kept apart from 0 inside the E-step.
+#: Share of its own that every variance gains before Sigma is inverted.
 _RIDGE = 1e-9
 
 
@@ -98,6 +98,13 @@ class TermData:
         twin.z = None if self.z is None else self.z.to(torch.float32)
         twin._sum = _as_single(self._sum)
         return twin
+
+    @cached_property
+    def size(self) -> Tensor:
+        """Root mean square of each column of z, (r,)."""
+        if self.z is None:
+            return torch.ones(1, dtype=torch.float64)
+        return self.z.to(torch.float64).square().mean(dim=0).sqrt()
 
     @property
     def rows(self) -> slice:
@@ -366,7 +373,7 @@ class JointModel:
 
 
 def away_from_singular(sigma: Tensor) -> Tensor:
-    """`sigma` (C, r, r) with its eigenvalues kept a hair above 0, so that it has an inverse."""
-    r = sigma.shape[-1]
-    scale = torch.diagonal(sigma, dim1=-2, dim2=-1).mean(dim=-1).clamp_min(_RIDGE)
-    return sigma + _RIDGE * scale[:, None, None] * torch.eye(r, dtype=sigma.dtype)
+    """`sigma` (C, r, r) with a hair more of its own diagonal, so that it has an inverse, in whatever units."""
+    own = torch.diagonal(sigma, dim1=-2, dim2=-1)
+    # A variance of exactly 0 has no scale of its own.
+    return sigma + _RIDGE * torch.diag_embed(torch.where(own > 0, own, _RIDGE))

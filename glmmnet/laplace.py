@@ -158,6 +158,7 @@ def _whole_mode(
 ) -> LaplacePoint:
     precisions = joint.precisions(params)
     prior = torch.as_tensor(joint.precision_matrix(params).toarray())
+    longest = torch.cat([_longest(term) for term in joint.terms])
     eta = fixed + joint.random_eta(mode[:, :, None])
     for _ in range(iterations):
         weight = joint.weight(eta, params.phi)[..., 0]
@@ -165,7 +166,7 @@ def _whole_mode(
         gradient = _gradient(joint, eta, mode, params.phi, precisions)
         half = torch.linalg.solve_triangular(factor, gradient.reshape(-1, 1), upper=False)
         step = torch.linalg.solve_triangular(factor.T, half, upper=True).reshape(mode.shape)
-        mode = mode + _damped(joint, step)
+        mode = mode + _damped(joint, step, longest)
         eta = fixed + joint.random_eta(mode[:, :, None])
         if float(half.abs().max()) < tolerance:
             break
@@ -191,7 +192,7 @@ def _level_mode(
             half = torch.linalg.solve_triangular(factor, gradient.reshape(term.q, -1, 1), upper=False)
             step = torch.linalg.solve_triangular(factor.mT, half, upper=True).reshape(-1, joint.n_classes)
             moved = torch.zeros_like(mode)
-            moved[term.rows] = _damped(joint, step)
+            moved[term.rows] = _damped(joint, step, _longest(term))
             mode = mode + moved
             eta = eta + term.eta(moved[:, :, None])
             largest = max(largest, float(half.abs().max()))
@@ -202,8 +203,13 @@ def _level_mode(
     return LaplacePoint(mode, LevelWhitening(joint, mode, blocks))
 
 
-def _damped(joint: JointModel, step: Tensor) -> Tensor:
-    return step if joint.family.quadratic else step.clamp(-_LONGEST_STEP, _LONGEST_STEP)
+def _longest(term: TermData) -> Tensor:
+    """Longest Newton step of each effect of a term, in its own units: (q r, 1)."""
+    return (_LONGEST_STEP / term.size.clamp_min(1e-150)).repeat(term.q)[:, None]
+
+
+def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
+    return step if joint.family.quadratic else step.clamp(-longest, longest)
 
 
 @dataclass(frozen=True)

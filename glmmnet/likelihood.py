@@ -21,7 +21,7 @@ from glmmnet.laplace import LaplacePoint, find_mode, has_exact_posterior, level_
 from glmmnet.typing import Sampler, SamplerState
 
 #: Quadrature points a dimension, and the most dimensions a level may have.
-_NODES, _MOST_DIMENSIONS = {1: 31, 2: 15}, 2
+_NODES, _MOST_DIMENSIONS = 31, 2
 #: Temperatures of thermodynamic integration; transitions that warm up and that count at each.
 _TEMPERATURES, _WARMUP, _TRANSITIONS = 5, 15, 60
 #: Draws of importance sampling.
@@ -170,7 +170,7 @@ def _agq(setting: _Setting) -> LogLikelihood:
         raise FitError(
             "method='agq' needs one random term with at most two effects a level; use method='thermodynamic'."
         )
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES[dimension])
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     grid = torch.as_tensor(np.stack(np.meshgrid(*[nodes] * dimension, indexing="ij")).reshape(dimension, -1))
     log_w = torch.as_tensor(np.log(weights))
     log_weights = log_w if dimension == 1 else (log_w[:, None] + log_w).reshape(-1)
@@ -212,13 +212,15 @@ def _importance(setting: _Setting) -> LogLikelihood:
     if not setting.joint.terms:
         return _exact(setting)
     point = find_mode(setting.joint, setting.fixed, setting.params)
-    chunk = max(1, min(_IMPORTANCE_DRAWS, _ROWS_AT_ONCE // (setting.joint.n * setting.joint.n_classes)))
+    pairs = _IMPORTANCE_DRAWS // 2
+    chunk = max(1, min(pairs, _ROWS_AT_ONCE // (setting.joint.n * setting.joint.n_classes)))
     ratios = []
-    for _ in range(-(-_IMPORTANCE_DRAWS // (2 * chunk))):
+    for _ in range(-(-pairs // chunk)):
         u = torch.randn(*point.mode.shape, chunk, dtype=torch.float64)
-        ratios += [_log_ratio(setting, point, u), _log_ratio(setting, point, -u)]
-    ratio = torch.cat(ratios)
-    weight = torch.exp(ratio - ratio.max())
+        ratios.append(torch.stack([_log_ratio(setting, point, u), _log_ratio(setting, point, -u)]))
+    ratio = torch.cat(ratios, dim=1)
+    # The two of a pair depend on each other; pairs do not.
+    weight = torch.exp(ratio - ratio.max()).mean(dim=0)
     value = float(ratio.max() + torch.log(weight.mean()))
     return LogLikelihood(value, float(weight.std() / weight.mean()) / math.sqrt(len(weight)), "importance")
 

@@ -54,6 +54,9 @@ def m_step(
     centred = Parameters(params.beta + moved.beta, params.sigma, params.phi)
     newton = _newton(joint, centred, b, f)
     beta = centred.beta + newton.beta
+    if joint.family.symmetric:
+        # What all classes share changes no probability; the sum over classes is 0 by convention.
+        beta = beta - beta.mean(dim=1, keepdim=True)
     sigma = tuple(
         term.covariance.expand(_second_moment(b, term.rows, term.q, term.r), working)
         for term, working in zip(joint.terms, newton.working, strict=True)

@@ -21,7 +21,11 @@ class _SingleTrials(Bernoulli):
 
 @FAMILIES.register("binomial")
 class Binomial(Family):
-    """k successes out of n trials, each with probability logit^-1(eta); a two-valued response counts as n = 1."""
+    """k successes out of n trials, each with probability logit^-1(eta); a two-valued response counts as n = 1.
+
+    A row of 0 trials carries no information: as in R it counts as observed 0, and its Pearson and deviance residuals
+    are 0.
+    """
 
     name = "binomial"
     link = LOGIT
@@ -63,7 +67,7 @@ class Binomial(Family):
         return torch.distributions.Binomial(trials, logits=eta).sample()[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
-        return y[:, 0, 0] / y[:, 1, 0]
+        return y[:, 0, 0] / y[:, 1, 0].clamp_min(1.0)
 
     def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
         return mean * (1 - mean) / y[:, 1, 0]

@@ -340,6 +340,22 @@ def test_the_error_names_the_value(family: str, values: list[float], named: str)
         resolve(family).encode(Response("y", "numeric", np.array(values)))
 
 
+def test_rows_without_trials_carry_no_information() -> None:
+    family = resolve("binomial")
+    empty = family.encode(Response("p(k, n)", "counts", np.array([[0.0, 0.0], [2.0, 5.0]]))).y
+    eta = torch.tensor([0.7, -0.4], dtype=torch.float64)[:, None, None]
+    log_p, score = family.log_prob_and_score(eta, empty, 1.0)
+    for values in (family.log_prob(eta, empty, 1.0), log_p, score, family.weight(eta, empty, 1.0)):
+        assert float(values[0]) == 0.0
+        assert float(values[1]) != 0.0
+    mean = family.mean(eta)[:, 0, 0]
+    pearson = (family.observed(empty) - mean) / family.variance(mean, empty, 1.0).sqrt()
+    assert float(pearson[0]) == float(family.unit_deviance(mean, empty)[0]) == 0.0
+    assert float(family.simulate(eta, empty, 1.0)[0]) == 0.0
+    ones = torch.ones(2, dtype=torch.float64)
+    assert family.start(empty, ones)[0] == family.start(empty[1:], ones[1:])[0]
+
+
 def test_second_level_is_the_success() -> None:
     target = resolve("bernoulli").encode(RESPONSES["two texts"])
     assert target.labels == ("no", "yes")

@@ -62,9 +62,7 @@ class Results:
         return pd.DataFrame(lines)
 
 
-def make(
-    family: str = "bernoulli", levels: tuple[int, ...] = (12, 200), n: int = 300, seed: int = 3
-) -> Results:
+def make(family: str = "bernoulli", levels: tuple[int, ...] = (12, 200), n: int = 300, seed: int = 3) -> Results:
     """Results of a model with an intercept and a slope a grouping factor."""
     rng = np.random.default_rng(seed)
     categorical = family == "categorical"

@@ -34,13 +34,7 @@ def test_flights_shape_and_dtypes(flights):
     assert flights.shape == (50_000, 17)
     assert pd.RangeIndex(50_000).equals(flights.index)
     for column in flights:
-        check = (
-            is_string_dtype
-            if column in TEXT
-            else is_float_dtype
-            if column in WITH_MISSING
-            else is_integer_dtype
-        )
+        check = is_string_dtype if column in TEXT else is_float_dtype if column in WITH_MISSING else is_integer_dtype
         assert check(flights[column]), column
         assert not isinstance(flights[column].dtype, pd.CategoricalDtype), column
 
@@ -65,9 +59,7 @@ def test_flights_figures_are_those_of_the_readme(flights):
 
 
 def test_flights_columns_hold_what_they_say(flights):
-    pd.testing.assert_series_equal(
-        flights["late"], (flights["arr_delay"] > 15).astype("int64"), check_names=False
-    )
+    pd.testing.assert_series_equal(flights["late"], (flights["arr_delay"] > 15).astype("int64"), check_names=False)
     assert flights["sched_dep_time"].between(0, 24 * 60 - 1).all()
     # As HHMM numbers none would have a remainder of 60 to 99; as minutes many do.
     assert (flights["sched_dep_time"] % 100 >= 60).mean() > 0.2

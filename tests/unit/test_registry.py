@@ -13,9 +13,7 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text(
         "from glmmnet._registry import Registry\nREGISTRY = Registry('colour', 'plugins_for_test')\n"
     )
-    register = (
-        "from plugins_for_test import REGISTRY\n@REGISTRY.register({name!r})\nclass Plugin: name = {name!r}\n"
-    )
+    register = "from plugins_for_test import REGISTRY\n@REGISTRY.register({name!r})\nclass Plugin: name = {name!r}\n"
     (folder / "one.py").write_text(register.format(name="scarlet"))
     (folder / "two.py").write_text(register.format(name="indigo"))
     (folder / "_private.py").write_text("raise AssertionError('private modules are not plug-ins')\n")
@@ -44,9 +42,7 @@ def test_listing_waits_for_the_first_use(registry):
 
 
 def test_a_new_file_is_all_it_takes(package, registry):
-    (package / "three.py").write_text(
-        "from plugins_for_test import REGISTRY\nREGISTRY.register('ochre')(object())\n"
-    )
+    (package / "three.py").write_text("from plugins_for_test import REGISTRY\nREGISTRY.register('ochre')(object())\n")
     assert "ochre" in registry
 
 

@@ -104,8 +104,5 @@ def test_unknown_sampler_names_the_nearest() -> None:
 
 
 def test_pyro_is_not_imported_before_a_draw() -> None:
-    code = (
-        "import sys; from glmmnet.samplers import SAMPLERS; SAMPLERS['nuts'](); "
-        "assert 'pyro' not in sys.modules"
-    )
+    code = "import sys; from glmmnet.samplers import SAMPLERS; SAMPLERS['nuts'](); assert 'pyro' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
