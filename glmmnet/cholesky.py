@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.csgraph as csgraph
+import scipy.sparse.linalg as spla
 import torch
 from torch import Tensor
 
-#: Largest dense Schur complement (rows) that is factored; beyond it other methods must serve.
+#: Most rows of a dense Schur complement that are factored; beyond it the factor must be sparse, or other methods serve.
 DENSE_LIMIT = 4000
+#: Up to here the dense Cholesky of the Schur complement is faster than a sparse factor.
+BLOCKED_LIMIT = 2000
+#: Entries of a sparse factor up to which it is tried, and the numbers of hubs that its bound looks at.
+_FILL_LIMIT = 15_000_000
+_HUBS = (0, 30, 100, 300, 600, 1000, 1500, 2500, 4000)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,102 @@ def dense_size(segments: Sequence[Segment]) -> int:
     """Rows of the Schur complement that is left when the largest segment is eliminated."""
     sizes = [s.size for s in segments]
     return sum(sizes) - max(sizes, default=0)
+
+
+class Factor(Protocol):
+    """A factored precision H (D, D)."""
+
+    logdet: float
+
+    def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """H^-1 rhs for rhs (D, k)."""
+        ...
+
+    def draw(self, draws: int) -> np.ndarray:
+        """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
+        ...
+
+
+def can_factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
+    """Whether a matrix with H's pattern can be factored in reasonable time and memory."""
+    return dense_size(segments) <= DENSE_LIMIT or fill_bound(matrix) <= _FILL_LIMIT
+
+
+def factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> Factor:
+    """The factor that suits H: blocked while little or dense is what is left beside the largest term, else sparse.
+
+    Ask :func:`can_factorize` first where H may be large.
+    """
+    factor = None if dense_size(segments) <= BLOCKED_LIMIT else sparse_factor(matrix)
+    return BlockedCholesky(matrix, segments) if factor is None else factor
+
+
+def sparse_factor(matrix: sp.csr_matrix) -> SparseFactor | None:
+    """The sparse factor of H, or None where its fill is not known to be small."""
+    return SparseFactor(matrix) if fill_bound(matrix) <= _FILL_LIMIT else None
+
+
+def fill_bound(matrix: sp.csr_matrix) -> float:
+    """An upper bound of the entries of H's factor in a good order.
+
+    Levels with many partners (hubs) come last, as a dense block; without them H falls into components, each with the
+    hubs it touches. The bound is the best over some numbers of hubs.
+    """
+    degree = np.diff(matrix.indptr)
+    order = np.argsort(-degree, kind="stable")
+    return min(_bound_with(matrix, order[:hubs], order[hubs:]) for hubs in _HUBS if hubs < len(order))
+
+
+def _bound_with(matrix: sp.csr_matrix, hubs: np.ndarray, rest: np.ndarray) -> float:
+    inside = matrix[rest]
+    count, label = csgraph.connected_components(inside[:, rest], directed=False)
+    size = np.bincount(label, minlength=count).astype(float)
+    member = sp.csr_matrix((np.ones(len(rest)), (label, np.arange(len(rest)))), shape=(count, len(rest)))
+    touched = np.diff((member @ inside[:, hubs]).indptr) if len(hubs) else np.zeros(count)
+    return float(0.5 * len(hubs) ** 2 + (size * (0.5 * size + touched)).sum())
+
+
+class SparseFactor:
+    """Sparse factor of a symmetric positive definite H in a fill-reducing order: P H P' = L D L'.
+
+    SuperLU in symmetric mode, without pivoting, which a positive definite matrix does not need.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse matrix, (D, D)
+    """
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        options = {"SymmetricMode": True}
+        lu = spla.splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        diagonal = lu.U.diagonal()
+        if not np.all(diagonal > 0):
+            raise np.linalg.LinAlgError("matrix is not positive definite")
+        self._lu = lu
+        #: rows of H
+        self.size = matrix.shape[0]
+        # SuperLU permutes rows as perm_r says: (P H P') [perm[i], perm[j]] = H [i, j].
+        self._perm = lu.perm_r
+        self._root = (lu.L @ sp.diags(np.sqrt(diagonal))).tocsr()
+        #: log determinant of H
+        self.logdet = float(np.log(diagonal).sum())
+        #: entries of L
+        self.nnz = int(lu.L.nnz)
+
+    def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """H^-1 rhs for rhs (D,) or (D, k)."""
+        solution: np.ndarray = self._lu.solve(rhs)
+        return solution
+
+    def multiply(self, normal: np.ndarray) -> np.ndarray:
+        """F normal with F F' = H: of standard normals it makes draws from N(0, H)."""
+        product: np.ndarray = (self._root @ normal)[self._perm]
+        return product
+
+    def draw(self, draws: int) -> np.ndarray:
+        """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
+        normal = torch.randn(len(self._perm), draws, dtype=torch.float64).numpy()
+        return self.solve(self.multiply(normal))
 
 
 class BlockedCholesky:
@@ -97,6 +201,10 @@ class BlockedCholesky:
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """H^-1 rhs for rhs (D, k)."""
         return self.backward(self.forward(rhs))
+
+    def draw(self, draws: int) -> np.ndarray:
+        """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
+        return self.backward(torch.randn(self._n, draws, dtype=torch.float64).numpy())
 
 
 def _solve(factor: Tensor, rhs: np.ndarray, *, upper: bool) -> np.ndarray:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import DENSE_LIMIT, BlockedCholesky, dense_size
+from glmmnet.cholesky import factorize
 from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import level_blocks
+from glmmnet.laplace import has_factor, level_blocks
 
 #: Draws that the weights W are averaged over.
 _WEIGHT_DRAWS = 50
@@ -157,8 +157,8 @@ def _marginal_information(
         return direct, torch.zeros(0, classes, m * classes, dtype=torch.float64)
     right = joint.random_transpose(weighted.permute(0, 2, 1, 3).reshape(joint.n, classes, m * classes))
     flat = right.reshape(-1, m * classes)
-    if dense_size(joint.segments) <= DENSE_LIMIT:
-        factor = BlockedCholesky(joint.information(weight) + joint.precision_matrix(params), joint.segments)
+    if has_factor(joint):
+        factor = factorize(joint.information(weight) + joint.precision_matrix(params), joint.segments)
         pull = torch.as_tensor(factor.solve(flat.numpy())).reshape(right.shape)
     else:
         pull = _conjugate_gradients(joint, params, weight, right)

@@ -1,6 +1,6 @@
 """Posterior mode and curvature of b, and the coordinates u that whiten it: b = mode + L u.
 
-In u the posterior is nearly standard normal, so a sampler needs neither a mass matrix nor deep trees. H = -d2 log p(y, b)
+In u the posterior is nearly standard normal: a sampler needs no mass matrix and no deep trees. H = -d2 log p(y, b)
 at the mode; L = R^-T with H = R R'. H is taken whole where it is small, else its diagonal blocks, a block a level.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import BlockedCholesky, dense_size
+from glmmnet.cholesky import BLOCKED_LIMIT, Factor, can_factorize, dense_size, factorize
 from glmmnet.joint import JointModel, Parameters, TermData
 
 #: Up to this many effects (Q C) the whole precision is factored; beyond, its per-level blocks.
@@ -217,25 +217,32 @@ class GaussianPosterior:
     """The posterior of b where it is exactly Gaussian: mode (Q, C) and the factor of its precision."""
 
     mode: Tensor
-    factor: BlockedCholesky
+    factor: Factor
 
     def draw(self, draws: int) -> Tensor:
         """Independent draws of b, (Q, C, S)."""
-        normal = torch.randn(self.mode.numel(), draws, dtype=torch.float64)
-        spread = torch.as_tensor(self.factor.backward(normal.numpy()))
+        spread = torch.as_tensor(self.factor.draw(draws))
         return self.mode[:, :, None] + spread.reshape(*self.mode.shape, draws)
 
 
 def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:
     """Exact posterior of b for a quadratic family; see :func:`has_exact_posterior`."""
     weight = joint.weight(fixed, params.phi)[..., 0]
-    factor = BlockedCholesky(joint.information(weight) + joint.precision_matrix(params), joint.segments)
+    factor = factorize(joint.information(weight) + joint.precision_matrix(params), joint.segments)
     _, score = joint.log_likelihood_and_score(fixed, params.phi)
     pulled = joint.random_transpose(score).reshape(-1, 1).numpy()
     mode = torch.as_tensor(factor.solve(np.ascontiguousarray(pulled)))
     return GaussianPosterior(mode.reshape(joint.n_effects, joint.n_classes), factor)
 
 
-def has_exact_posterior(joint: JointModel, limit: int) -> bool:
-    """Whether the posterior of b is Gaussian and its blocked Cholesky leaves at most `limit` dense rows."""
-    return joint.family.quadratic and bool(joint.terms) and dense_size(joint.segments) <= limit
+def has_exact_posterior(joint: JointModel) -> bool:
+    """Whether the posterior of b is Gaussian and its precision can be factored."""
+    return joint.family.quadratic and bool(joint.terms) and has_factor(joint)
+
+
+def has_factor(joint: JointModel) -> bool:
+    """Whether the whole precision of b can be factored, from its pattern alone."""
+    if dense_size(joint.segments) <= BLOCKED_LIMIT:
+        return True
+    ones = torch.ones(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
+    return can_factorize(joint.information(ones), joint.segments)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import DENSE_LIMIT, BlockedCholesky, dense_size
+from glmmnet.cholesky import dense_size, factorize
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.errors import FitError
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import LaplacePoint, find_mode, has_exact_posterior, level_blocks
+from glmmnet.laplace import LaplacePoint, find_mode, has_exact_posterior, has_factor, level_blocks
 from glmmnet.typing import Sampler, SamplerState
 
 #: Quadrature points a dimension, and the most dimensions a level may have.
@@ -100,7 +100,7 @@ def log_likelihood(
 
 def best_method(joint: JointModel) -> str:
     """The most accurate affordable method for this model."""
-    if not joint.terms or has_exact_posterior(joint, DENSE_LIMIT):
+    if not joint.terms or has_exact_posterior(joint):
         return "exact"
     if _quadrature_dimension(joint) <= _MOST_DIMENSIONS:
         return "agq"
@@ -112,9 +112,9 @@ def _exact(setting: _Setting) -> LogLikelihood:
     if not joint.terms:
         value = float(joint.log_likelihood(setting.fixed, setting.params.phi)[0])
         return LogLikelihood(value, 0.0, "exact")
-    if not has_exact_posterior(joint, DENSE_LIMIT):
+    if not has_exact_posterior(joint):
         raise FitError(
-            f"method='exact' needs a Gaussian model whose blocked Cholesky leaves at most {DENSE_LIMIT} dense rows; "
+            f"method='exact' needs a Gaussian model whose precision can be factored; "
             f"here the family is {joint.family.name} and {dense_size(joint.segments)} rows are left."
         )
     value, _ = _laplace_value(setting)
@@ -130,9 +130,9 @@ def _laplace(setting: _Setting) -> LogLikelihood:
 def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
     """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole H, and the mode."""
     joint, params, fixed = setting.joint, setting.params, setting.fixed
-    if dense_size(joint.segments) > DENSE_LIMIT:
+    if not has_factor(joint):
         raise FitError(
-            f"method='laplace' needs a blocked Cholesky of at most {DENSE_LIMIT} dense rows, here "
+            f"method='laplace' needs a precision that can be factored, here "
             f"{dense_size(joint.segments)} are left; use method='thermodynamic'."
         )
     mode = find_mode(joint, fixed, params).mode
@@ -141,7 +141,7 @@ def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
         eta = fixed + joint.random_eta(mode[:, :, None])
         _, score = joint.log_likelihood_and_score(eta, params.phi)
         gradient = (joint.random_transpose(score) - joint.prior(mode[:, :, None], joint.precisions(params))[1])[..., 0]
-        factor = BlockedCholesky(joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments)
+        factor = factorize(joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments)
         step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(mode.shape)
         mode = mode + step
         if float(step.abs().max()) < 1e-8:

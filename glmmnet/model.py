@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from glmmnet.design import Design, DesignState, build_design
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import final_draws
-from glmmnet.em.loop import Problem, default_sampler_is_exact, floored, run
+from glmmnet.em.loop import Problem, floored, run
 from glmmnet.em.state import EMState
 from glmmnet.errors import ConvergenceWarning, DataWarning, FitError
 from glmmnet.families import Family, resolve
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse
 from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import has_exact_posterior
 from glmmnet.networks import NeuralPredictor, build_predictor
 from glmmnet.progress import interruptible, progress_bar
 from glmmnet.results import GLMMNetResults
@@ -78,7 +79,7 @@ class GLMMNet:
         nn: Mapping[str, Any] | None = None,
         networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
         weights: str | np.ndarray | None = None,
-        na_action: str = "drop",
+        na_action: Literal["drop", "raise"] = "drop",
         context: Mapping[str, Any] | None = None,
     ) -> GLMMNet:
         """See :func:`glmm`."""
@@ -164,7 +165,7 @@ class GLMMNet:
         if not self._joint.terms:
             return None
         if sampler is None:
-            return None if default_sampler_is_exact(self._joint, config) else SAMPLERS["nuts"]()
+            return None if has_exact_posterior(self._joint) else SAMPLERS["nuts"]()
         return SAMPLERS[sampler]() if isinstance(sampler, str) else sampler
 
     def _finish(self, problem: Problem, config: EMConfig, last: EMState, seed: int) -> Fitted:
@@ -259,7 +260,7 @@ def glmm(
     nn: Mapping[str, Any] | None = None,
     networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
     weights: str | np.ndarray | None = None,
-    na_action: str = "drop",
+    na_action: Literal["drop", "raise"] = "drop",
     context: Mapping[str, Any] | None = None,
 ) -> GLMMNet:
     """A generalized linear mixed model, written as a formula.

@@ -15,7 +15,6 @@ from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 WIDTH = 80
 _LEFT = 38  # columns of the header's left half; two blanks, the rest is the right half
@@ -116,6 +115,8 @@ class Summary:
 
     def _tables(self, tablefmt: str, escape: Callable[[str], str] = str) -> Iterator[str]:
         """Header and blocks as tabulate writes them."""
+        from tabulate import tabulate
+
         if self.header:
             rows = [[escape(cell) for pair in pairs for cell in pair] for pairs in _halves(self.header)]
             # Markdown has no tables without a head
@@ -366,6 +367,8 @@ def _markdown(text: str) -> str:
 
 def _latex(text: str) -> str:
     """One text escaped by tabulate's own rules."""
+    from tabulate import tabulate
+
     row = tabulate([[text]], tablefmt="latex", disable_numparse=True).splitlines()[2]
     return _latex_safe(row.removesuffix(r"\\").strip())
 

@@ -131,11 +131,34 @@ class LogDensity(Protocol):
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+class Metric(Protocol):
+    """A mass matrix M (D, D) for Hamiltonian samplers."""
+
+    def momentum(self) -> Tensor:
+        """A draw from N(0, M), (D,), from torch's global generator."""
+        ...
+
+    def velocity(self, momentum: Tensor) -> Tensor:
+        """M^-1 momentum, (D,)."""
+        ...
+
+
 class Sampler(Protocol):
     """Draws from exp(logdensity). Knows no families, terms or networks."""
 
     name: str
 
-    def draw(self, logdensity: LogDensity, state: SamplerState, *, draws: int, warmup: int = 0) -> Draws:
-        """Run one chain from `state`: `warmup` transitions that tune the step size, then `draws` kept ones."""
+    def draw(
+        self,
+        logdensity: LogDensity,
+        state: SamplerState,
+        *,
+        draws: int,
+        warmup: int = 0,
+        metric: Metric | None = None,
+    ) -> Draws:
+        """Run one chain from `state`: `warmup` transitions that tune the step size, then `draws` kept ones.
+
+        `metric` None is the unit mass matrix, right for whitened coordinates.
+        """
         ...

@@ -171,7 +171,7 @@ def neural_term(spec: NeuralSpec, part: Part, x: np.ndarray) -> NeuralTerm:
         variables=variables,
         x=x.astype(np.float32),
         categorical=categorical,
-        options=dict(spec.options),
+        options={name: value for name, value in spec.options.items() if name != "name"},
     )
 
 

@@ -49,8 +49,8 @@ class EMConfig:
     chains, draws, warmup : int
         Final draws of b at the estimates, that feed predictions, standard errors and ArviZ.
     exact_limit : int
-        Gaussian models: exact posterior and likelihood while the dense part of the blocked Cholesky has at most so
-        many rows; beyond it the sampler draws.
+        Gaussian models whose blocked Cholesky leaves at most so many dense rows end by maximising the exact likelihood;
+        larger ones by EM with exact draws.
     orthogonalize : "auto" or False
         "auto": fixed columns whose variables all sit inside an nn() block take f's linear share in them.
     threads : int or None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import LaplacePoint, Whitening, find_mode, gaussian_posterior
+from glmmnet.laplace import Whitening, gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
 
 #: Rows x draws that one call of the log density may hold; small data run many copies of b side by side.
@@ -41,6 +41,12 @@ class WhitenedPosterior:
         """The flat u at b (Q, C, copies)."""
         return self._whitening.from_b(b).reshape(-1)
 
+    def start(self, point: Coordinates) -> Tensor:
+        """A point of the Laplace approximation, the flat u."""
+        if point.metric is None:
+            return torch.randn(self._shape, dtype=torch.float64).reshape(-1)
+        return point.metric.velocity(point.metric.momentum())
+
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         b = self.to_b(u)
         eta = self._fixed + self._rows.random_eta(b.to(self._dtype))
@@ -68,12 +74,9 @@ class EStep:
     mode: Tensor | None = None
     b: Tensor | None = None
     step_size: float | None = None
-    stats: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
-    @property
-    def copies(self) -> int:
-        """Copies of b that move side by side."""
-        return max(1, min(self.draws, _ROWS_AT_ONCE // max(self.joint.n, 1)))
+    def __post_init__(self) -> None:
+        self._coordinates = CoordinateSystem(self.joint)
 
     def __call__(self, fixed: Tensor, params: Parameters, *, sweeps: int = 2, warmup: int = 0) -> Tensor:
         """Draws of b given the fixed part of eta: (Q, C, S).
@@ -84,32 +87,28 @@ class EStep:
         sweeps : int
             Newton sweeps for the mode, from the last one.
         warmup : int
-            Transitions that tune the step size first.
+            Transitions that tune the step size first; then the mass matrix is renewed too.
         """
         if not self.joint.terms:
             return torch.zeros(0, self.joint.n_classes, 1, dtype=torch.float64)
         if self.sampler is None:
             self.b = gaussian_posterior(self.joint, fixed, params).draw(self.draws)
             return self.b
-        point = find_mode(self.joint, fixed, params, self.mode, iterations=sweeps if self.mode is not None else 50)
+        iterations = 50 if self.mode is None else sweeps
+        point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=warmup > 0)
         self.mode = point.mode
-        return self._sample(point, fixed, params, warmup)
+        return self._sample(self.sampler, point, fixed, params, warmup)
 
-    def _sample(self, point: LaplacePoint, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
-        assert self.sampler is not None
-        copies = self.copies
+    def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
+        work = self.joint.n + self.joint.n_effects
+        copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
-        if self.b is None:
-            u = torch.randn(point.mode.numel() * copies, dtype=torch.float64)
-        else:
-            u = posterior.to_u(self.b)
+        u = posterior.start(point) if self.b is None else posterior.to_u(self.b[:, :, :copies])
         transitions = -(-self.draws // copies)
         state = SamplerState(u, self.step_size)
-        result = self.sampler.draw(posterior, state, draws=transitions, warmup=warmup)
+        result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)
         self.step_size = result.state.step_size
         self.b = posterior.to_b(result.state.u)
-        for name, values in result.stats.items():
-            self.stats.setdefault(name, []).append(values)
         return torch.cat([posterior.to_b(u) for u in result.u], dim=2)
 
     def shift(self, shifts: Tensor) -> None:

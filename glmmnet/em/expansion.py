@@ -1,7 +1,7 @@
 """Location expansion: what the draws of b have in common moves into beta, eta unchanged.
 
-A column of X that is, within a term, a column of z times a function of the level (the intercept always is) competes with
-b: plain EM crawls there. Regressing b on that function, weighted by Sigma, and moving the fit is exact and quiet.
+A column of X that is, within a term, a column of z times a function of the level (the intercept always is) competes
+with b: plain EM crawls there. Regressing b on that function, weighted by Sigma, and moving the fit is exact and quiet.
 """
 
 from __future__ import annotations

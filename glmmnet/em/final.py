@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.config import EMConfig
+from glmmnet.em.coordinates import CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import find_mode, gaussian_posterior
+from glmmnet.laplace import gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
 
 
@@ -57,12 +58,12 @@ def final_draws(
         posterior = gaussian_posterior(joint, fixed, params)
         parts = [posterior.draw(draws).to(torch.float32) for _ in range(chains)]
         return FinalDraws(torch.cat(parts, dim=2), chains, draws, {}, None)
-    point = find_mode(joint, fixed, params)
+    point = CoordinateSystem(joint).at(fixed, params, None)
     target = WhitenedPosterior(joint, fixed, params, point.whitening, 1)
     kept, stats, step_size = [], [], None
     for _ in range(chains):
-        start = SamplerState(torch.randn(point.mode.numel(), dtype=torch.float64), step_size)
-        result = sampler.draw(target, start, draws=draws, warmup=config.warmup)
+        start = SamplerState(target.start(point), step_size)
+        result = sampler.draw(target, start, draws=draws, warmup=config.warmup, metric=point.metric)
         step_size = result.state.step_size
         kept += [target.to_b(u).to(torch.float32) for u in result.u]
         stats.append(result.stats)

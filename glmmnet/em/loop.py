@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from glmmnet.cholesky import dense_size
 from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
 from glmmnet.em.expansion import find_carriers
@@ -18,16 +19,20 @@ from glmmnet.em.stopping import Drift, Streak, scaled_change
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import has_exact_posterior
 from glmmnet.networks import NeuralPredictor
+from glmmnet.samplers import SAMPLERS
 from glmmnet.typing import Sampler
 
 #: Newton steps of the starting values, on the model without random effects.
 _START_STEPS = 8
 #: Iterations of the polish that tune the sampler's step size, and the transitions they take.
 _TUNED_ITERATIONS, _TUNING = (0, 5, 15), 20
+#: Dense rows of a blocked Cholesky that is quick enough for every refresh of the network's draws.
+_QUICK_ROWS = 300
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
+#: Rows that cost as much as one effect (whitening takes time too).
+_WORK_AN_EFFECT = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Problem:
     xs : list of Tensor
         Inputs of its blocks on all rows.
     sampler : Sampler or None
-        None: exact draws, see :func:`glmmnet.laplace.has_exact_posterior`.
+        None: exact draws, where :func:`glmmnet.laplace.has_exact_posterior`; while the network learns a factor for
+        every refresh would take too long for many levels, so NUTS draws there.
     """
 
     joint: JointModel
@@ -79,13 +85,16 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     joint, f, params = problem.joint, None, starting_parameters(problem.joint)
     iteration = 0
     if problem.predictor is not None:
-        training = NetworkTraining(Rows(joint, problem.xs), problem.predictor, config, problem.sampler)
+        sampler = problem.sampler
+        if sampler is None and joint.terms and dense_size(joint.segments) > _QUICK_ROWS:
+            sampler = SAMPLERS["nuts"]()
+        training = NetworkTraining(Rows(joint, problem.xs), problem.predictor, config, sampler)
         for state in training.run(params):
             iteration = state.iteration
             yield state
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, training.best_params, f)
-    if problem.sampler is None and joint.family.quadratic:
+    if problem.sampler is None and joint.family.quadratic and dense_size(joint.segments) <= config.exact_limit:
         yield _exact(joint, params, f, iteration + 1, config)
     else:
         yield from _polish(joint, params, f, iteration, problem.sampler, config)
@@ -124,7 +133,7 @@ def _polish(
     config: EMConfig,
 ) -> Iterator[EMState]:
     """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging."""
-    e_step = EStep(joint, sampler, config.em_draws or _draws(joint.n))
+    e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
     carriers = find_carriers(joint)
     drift, streak = Drift(), Streak(config.tol)
     averaged, since = params, 0
@@ -162,10 +171,7 @@ def _polish(
             return
 
 
-def _draws(n: int) -> int:
-    return int(min(max(_FEW_DRAWS, _ROW_DRAWS // max(n, 1)), _MANY_DRAWS))
-
-
-def default_sampler_is_exact(joint: JointModel, config: EMConfig) -> bool:
-    """Whether a fit without a named sampler draws b exactly: Gaussian posterior, blocked Cholesky small enough."""
-    return has_exact_posterior(joint, config.exact_limit)
+def _draws(joint: JointModel) -> int:
+    """More draws where an E-step's whole work, rows and effects, is small."""
+    work = joint.n + _WORK_AN_EFFECT * joint.n_effects
+    return min(max(_FEW_DRAWS, _ROW_DRAWS // max(work, 1)), _MANY_DRAWS)

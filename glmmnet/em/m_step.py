@@ -91,7 +91,7 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
     fixed = joint.fixed_eta(params, f)
     for part in _chunks(b, joint.n * m * classes):
         eta = fixed + joint.random_eta(part)
-        log_p, score = joint.log_likelihood_and_score(eta, params.phi)
+        _, score = joint.log_likelihood_and_score(eta, params.phi)
         weight = joint.weight(eta, params.phi)
         log_likelihood += float(joint.log_likelihood(eta, params.phi).sum())
         features = [_features(joint, entries, part, c) for c in range(classes)]

@@ -19,18 +19,23 @@ from torch import Tensor
 
 from glmmnet.errors import FitError
 from glmmnet.samplers._chain import Transition
-from glmmnet.typing import LogDensity, SamplerState
+from glmmnet.typing import LogDensity, Metric, SamplerState
 
 # energy error beyond which a trajectory counts as diverging (the value of Stan, PyMC and Pyro)
 MAX_ENERGY_ERROR = 1000.0
 
 
 class Point(NamedTuple):
-    """A point of phase space; `gradient` is that of the log density, `energy` is `kinetic` - `lp`."""
+    """A point of phase space; `gradient` is that of the log density, `energy` is `kinetic` - `lp`.
+
+    `velocity` is M^-1 momentum and `natural` M^-1 gradient; the same tensors as these when the mass M is unit.
+    """
 
     u: Tensor
     momentum: Tensor
+    velocity: Tensor
     gradient: Tensor
+    natural: Tensor
     lp: float
     kinetic: float
     energy: float
@@ -81,14 +86,23 @@ class FlatKernel(HMC):
         Mean acceptance probability that the tuning aims at.
     **options
         Of Pyro's kernel.
+    metric : Metric or None
+        Mass matrix; None: the unit matrix. With one the first step size is D^-1/4, not searched for.
     """
 
     def __init__(
-        self, logdensity: LogDensity, state: SamplerState, warmup: int, target_accept: float, **options: Any
+        self,
+        logdensity: LogDensity,
+        state: SamplerState,
+        warmup: int,
+        target_accept: float,
+        metric: Metric | None = None,
+        **options: Any,
     ) -> None:
+        start = 1.0 if metric is None else len(state.u) ** -0.25
         super().__init__(
             potential_fn=lambda sites: _Potential.apply(sites["u"], logdensity),
-            step_size=1.0 if state.step_size is None else state.step_size,
+            step_size=start if state.step_size is None else state.step_size,
             adapt_step_size=warmup > 0 or state.step_size is None,
             adapt_mass_matrix=False,
             target_accept_prob=target_accept,
@@ -96,6 +110,7 @@ class FlatKernel(HMC):
         )
         self.initial_params = {"u": state.u.detach()}
         self._logdensity = logdensity
+        self._metric = metric
         self._uniform_buffer = torch.empty((), dtype=torch.float64)
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -114,18 +129,28 @@ class FlatKernel(HMC):
                 f"At the sampler's starting point the log density is {float(value)} and {n_bad} of the "
                 f"{len(u)} entries of its gradient are not finite; start where both are."
             )
-        self._point = Point(u, torch.zeros_like(u), gradient, float(value), 0.0, -float(value))
+        rest = torch.zeros_like(u)
+        natural = gradient if self._metric is None else self._metric.velocity(gradient)
+        self._point = Point(u, rest, rest, gradient, natural, float(value), 0.0, -float(value))
         self._n_warmup = warmup_steps
         self._warmup_steps = warmup_steps
         # Pyro's adapter takes dtype and device from the cached potential
         self._cache(self.initial_params, -value, {"u": -gradient})
         self._initialize_adapter()
 
+    def _find_reasonable_step_size(self, z: dict[str, Tensor]) -> float:
+        # Pyro's search knows the unit mass only.
+        return float(self.step_size) if self._metric is not None else float(super()._find_reasonable_step_size(z))
+
     def _fresh_momentum(self) -> Point:
         point = self._point
-        momentum = torch.randn_like(point.u)
-        kinetic = 0.5 * torch.dot(momentum, momentum).item()
-        return Point(point.u, momentum, point.gradient, point.lp, kinetic, kinetic - point.lp)
+        if self._metric is None:
+            momentum = velocity = torch.randn_like(point.u)
+        else:
+            momentum = self._metric.momentum()
+            velocity = self._metric.velocity(momentum)
+        kinetic = 0.5 * torch.dot(momentum, velocity).item()
+        return point._replace(momentum=momentum, velocity=velocity, kinetic=kinetic, energy=kinetic - point.lp)
 
     def _uniform(self) -> float:
         return self._uniform_buffer.uniform_().item()
@@ -152,7 +177,7 @@ class FlatHMC(FlatKernel):
         start = end = self._fresh_momentum()
         n_steps = min(self.num_steps, self._max_steps)
         for _ in range(n_steps):
-            end = leapfrog(self._logdensity, end, self.step_size)
+            end = leapfrog(self._logdensity, end, self.step_size, self._metric)
         error = end.energy - start.energy
         accept = math.exp(-max(error, 0.0))
         kept = end if self._uniform() < accept else start
@@ -201,7 +226,7 @@ class FlatNUTS(FlatKernel, NUTS):
     def _grow(self, end: Point, step_size: float, depth: int) -> Tree:
         """A subtree of 2^depth leapfrogs from `end`, in the direction of the sign of `step_size`."""
         if depth == 0:
-            point = leapfrog(self._logdensity, end, step_size)
+            point = leapfrog(self._logdensity, end, step_size, self._metric)
             error = point.energy - self._start_energy
             accept = math.exp(-max(error, 0.0))
             return Tree(point, point, point, point.momentum, -error, False, error > MAX_ENERGY_ERROR, accept, 1)
@@ -227,16 +252,24 @@ class FlatNUTS(FlatKernel, NUTS):
         )
 
 
-def leapfrog(logdensity: LogDensity, start: Point, step_size: float) -> Point:
-    """One leapfrog with unit mass; where density or gradient is not finite the energy is infinite."""
-    momentum = torch.add(start.momentum, start.gradient, alpha=0.5 * step_size)
-    u = torch.add(start.u, momentum, alpha=step_size)
+def leapfrog(logdensity: LogDensity, start: Point, step_size: float, metric: Metric | None = None) -> Point:
+    """One leapfrog; where density or gradient is not finite the energy is infinite.
+
+    Velocities move along with the momenta, so that a mass matrix costs one solve a step.
+    """
+    half = 0.5 * step_size
+    momentum = torch.add(start.momentum, start.gradient, alpha=half)
+    velocity = momentum if metric is None else torch.add(start.velocity, start.natural, alpha=half)
+    u = torch.add(start.u, velocity, alpha=step_size)
     value, gradient = logdensity(u)
-    momentum = torch.add(momentum, gradient, alpha=0.5 * step_size)
+    natural = gradient if metric is None else metric.velocity(gradient)
+    momentum = torch.add(momentum, gradient, alpha=half)
+    velocity = momentum if metric is None else torch.add(velocity, natural, alpha=half)
     lp = value.item()
-    kinetic = 0.5 * torch.dot(momentum, momentum).item()
+    kinetic = 0.5 * torch.dot(momentum, velocity).item()
     energy = kinetic - lp
-    return Point(u, momentum, gradient, lp, kinetic, energy if math.isfinite(energy) else math.inf)
+    energy = energy if math.isfinite(energy) else math.inf
+    return Point(u, momentum, velocity, gradient, natural, lp, kinetic, energy)
 
 
 def is_turning(left: Point, right: Point, momentum_sum: Tensor) -> bool:
@@ -244,10 +277,10 @@ def is_turning(left: Point, right: Point, momentum_sum: Tensor) -> bool:
 
     As in Pyro, the sum of the momenta counts each end by half.
     """
-    across = torch.dot(left.momentum, right.momentum).item()
-    if torch.dot(left.momentum, momentum_sum).item() <= left.kinetic + 0.5 * across:
+    across = torch.dot(left.velocity, right.momentum).item()
+    if torch.dot(left.velocity, momentum_sum).item() <= left.kinetic + 0.5 * across:
         return True
-    return torch.dot(right.momentum, momentum_sum).item() <= right.kinetic + 0.5 * across
+    return torch.dot(right.velocity, momentum_sum).item() <= right.kinetic + 0.5 * across
 
 
 def _logaddexp(a: float, b: float) -> float:

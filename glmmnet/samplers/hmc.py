@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from glmmnet.samplers import SAMPLERS
 from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
-from glmmnet.typing import Draws, LogDensity, SamplerState
+from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
 
 @SAMPLERS.register("hmc")
@@ -42,7 +42,15 @@ class HMC:
         check_int("max_steps", self.max_steps)
         check_target_accept(self.target_accept)
 
-    def draw(self, logdensity: LogDensity, state: SamplerState, *, draws: int, warmup: int = 0) -> Draws:
+    def draw(
+        self,
+        logdensity: LogDensity,
+        state: SamplerState,
+        *,
+        draws: int,
+        warmup: int = 0,
+        metric: Metric | None = None,
+    ) -> Draws:
         """Run one chain from `state`: `warmup` transitions that tune the step size, then `draws` kept ones.
 
         A state without a step size has one searched for at its position, also when `warmup` is 0.
@@ -59,6 +67,7 @@ class HMC:
             state,
             warmup,
             self.target_accept,
+            metric,
             trajectory_length=self.trajectory_length,
             max_steps=self.max_steps,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from glmmnet.samplers import SAMPLERS
 from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_target_accept
-from glmmnet.typing import Draws, LogDensity, SamplerState
+from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
 
 @SAMPLERS.register("mala")
@@ -36,7 +36,15 @@ class MALA:
     def __post_init__(self) -> None:
         check_target_accept(self.target_accept)
 
-    def draw(self, logdensity: LogDensity, state: SamplerState, *, draws: int, warmup: int = 0) -> Draws:
+    def draw(
+        self,
+        logdensity: LogDensity,
+        state: SamplerState,
+        *,
+        draws: int,
+        warmup: int = 0,
+        metric: Metric | None = None,
+    ) -> Draws:
         """Run one chain from `state`: `warmup` transitions that tune the step size, then `draws` kept ones.
 
         A state without a step size has one searched for at its position, also when `warmup` is 0.
@@ -48,5 +56,5 @@ class MALA:
         """
         from glmmnet.samplers._kernels import FlatHMC
 
-        kernel = FlatHMC(logdensity, state, warmup, self.target_accept, max_steps=1)
+        kernel = FlatHMC(logdensity, state, warmup, self.target_accept, metric, max_steps=1)
         return run_chain(kernel, state, draws, warmup)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from glmmnet.samplers import SAMPLERS
 from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
-from glmmnet.typing import Draws, LogDensity, SamplerState
+from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
+
+
+#: Where a trajectory should end: a little beyond half a period.
+_TURN = 1.15 * math.pi
 
 
 @SAMPLERS.register("nuts")
@@ -29,14 +34,22 @@ class NUTS:
     """
 
     max_tree_depth: int = 8
-    target_accept: float = 0.8
+    target_accept: float = 0.7
     name = "nuts"
 
     def __post_init__(self) -> None:
         check_int("max_tree_depth", self.max_tree_depth)
         check_target_accept(self.target_accept)
 
-    def draw(self, logdensity: LogDensity, state: SamplerState, *, draws: int, warmup: int = 0) -> Draws:
+    def draw(
+        self,
+        logdensity: LogDensity,
+        state: SamplerState,
+        *,
+        draws: int,
+        warmup: int = 0,
+        metric: Metric | None = None,
+    ) -> Draws:
         """Run one chain from `state`: `warmup` transitions that tune the step size, then `draws` kept ones.
 
         A state without a step size has one searched for at its position, also when `warmup` is 0.
@@ -48,5 +61,19 @@ class NUTS:
         """
         from glmmnet.samplers._kernels import FlatNUTS
 
-        kernel = FlatNUTS(logdensity, state, warmup, self.target_accept, max_tree_depth=self.max_tree_depth)
-        return run_chain(kernel, state, draws, warmup)
+        options = {"max_tree_depth": self.max_tree_depth}
+        if warmup:
+            kernel = FlatNUTS(logdensity, state, warmup, self.target_accept, metric, **options)
+            state = run_chain(kernel, state, 0, warmup).state
+            state = SamplerState(state.u, off_resonance(float(state.step_size or 1.0)))
+        kernel = FlatNUTS(logdensity, state, 0, self.target_accept, metric, **options)
+        return run_chain(kernel, state, draws, 0)
+
+
+def off_resonance(step_size: float) -> float:
+    """The nearest step size for which a doubled trajectory ends soon after half a period.
+
+    Targets here are whitened, so that all coordinates swing with a period of about 2 pi. Where 2^k steps end just short
+    of half of it, the next doubling comes back to its start unnoticed and the trajectory goes on for many periods.
+    """
+    return _TURN / 2 ** round(math.log2(_TURN / step_size))
