@@ -1,4 +1,8 @@
-"""Standard errors: marginal information for the fixed effects, Louis' formula or curvature for the variances."""
+"""Standard errors of the fixed effects and the variances.
+
+Where b can be integrated out by quadrature, the observed information of both together; else marginal information for
+the fixed effects, and the curvature of the exact likelihood or Louis' formula over draws for the variances.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import factorize
+from glmmnet.cholesky import DENSE_LIMIT, dense_size, factorize
 from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import has_factor, level_blocks
+from glmmnet.laplace import has_factor, has_quadrature, level_blocks, level_quadrature
 
 #: Draws that the weights W are averaged over.
 _WEIGHT_DRAWS = 50
@@ -30,6 +34,10 @@ _CG_TOLERANCE, _CG_STEPS = 1e-8, 500
 _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
 #: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from.
 _SIGNAL, _BATCHES = 2.0, 20
+#: Quadrature points a dimension of the observed information; most parameters, rows x points x parameters it may have.
+_NODES, _MOST_PARAMETERS, _MOST_SCORES = 15, 40, 4_000_000_000
+#: An eigenvalue of the scaled information below minus this is no rounding error.
+_INDEFINITE = 1e-8
 #: Smallest eigenvalue of a correlation matrix that counts as inside the boundary.
 _SINGULAR = 1e-6
 
@@ -45,7 +53,8 @@ class FixedCovariance:
     p : int
         Columns of X among the m.
     kind : str
-        What is held fixed: ``marginal``; ``marginal, last layer``; ``marginal, f fixed``.
+        ``observed``: nothing is held fixed. Else the variances are, and of a network the layers named:
+        ``marginal``; ``marginal, last layer``; ``marginal, f fixed``.
     pull : Tensor, (Q, C, m C)
         (Z'WZ + Sigma^-1)^-1 Z'W X: what an error in the coefficients takes out of the posterior mean of b.
     """
@@ -77,10 +86,11 @@ def feature_columns(fitted: Fitted, design: Design) -> Tensor | None:
 
 
 def fixed_covariance(fitted: Fitted) -> FixedCovariance:
-    """Inverse of X'WX - X'WZ (Z'WZ + Sigma^-1)^-1 Z'WX, W averaged over the final draws.
+    """Inverse of the observed information where that is at hand, see :func:`observed_information`.
 
-    The last hidden layer joins X as ridge-penalised columns, so that the errors of beta know of the network.
-    Not Louis' formula, which is here a small difference of large Monte Carlo quantities.
+    Else of X'WX - X'WZ (Z'WZ + Sigma^-1)^-1 Z'WX, W averaged over the final draws, the variances taken as known. The
+    last hidden layer joins X as ridge-penalised columns, so that the errors of beta know of the network.
+    Not Louis' formula over draws, which is here a small difference of large Monte Carlo quantities.
     """
     joint = fitted.joint
     weight = _mean_weight(fitted)
@@ -94,6 +104,10 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
         nothing = torch.zeros(joint.n_effects, joint.n_classes, 0, dtype=torch.float64)
         return FixedCovariance(torch.zeros(0, 0, dtype=torch.float64), 0, kind, nothing)
     information, pull = _marginal_information(joint, fitted.working, weight, columns)
+    joined = _joint_information(fitted, basis)
+    if joined is not None:
+        kind, k = "observed", len(information)
+        information = joined[:k, :k] - joined[:k, k:] @ _pinv(joined[k:, k:]) @ joined[k:, :k]
     if features is not None:
         p, classes = basis.shape[1], joint.n_classes
         total = torch.diagonal(weight, dim1=1, dim2=2).sum(dim=0)
@@ -206,6 +220,8 @@ def _conjugate_gradients(joint: JointModel, params: Parameters, weight: Tensor, 
 
 
 def _pinv(matrix: Tensor) -> Tensor:
+    if not len(matrix):
+        return matrix
     scale = torch.diagonal(matrix).clamp_min(1e-300).rsqrt()
     inverse = torch.linalg.pinv(scale[:, None] * matrix * scale, hermitian=True, rtol=1e-10)
     return scale[:, None] * inverse * scale
@@ -249,16 +265,22 @@ class VarianceErrors:
 def variance_errors(fitted: Fitted) -> VarianceErrors:
     """Standard errors of Sigma and the residual standard deviation.
 
-    From the curvature of the exact likelihood where that is at hand and the parameters are few, else by Louis (1982):
-    expected complete-data information minus the variance of the complete-data score over the draws.
+    From the observed information or the curvature of the exact likelihood where one is at hand and the parameters are
+    few, else by Louis (1982): expected complete-data information minus the variance of the complete-data score over
+    the draws.
     """
     joint = fitted.joint
-    everything = tuple(_variance_parameters(joint))
-    active = tuple(p for p in everything if _is_inside(fitted, p))
+    everything, active = tuple(_variance_parameters(joint)), _active(fitted)
     se = np.full(len(everything), np.nan)
     if not active:
         return VarianceErrors(everything, se)
-    if _is_differenced(fitted, len(active)):
+    basis, _, _ = _basis(joint.X, joint.n_classes, 0)
+    joined = _joint_information(fitted, basis)
+    if joined is not None:
+        k = len(joined) - len(active)
+        information = (joined[k:, k:] - joined[k:, :k] @ _pinv(joined[:k, :k]) @ joined[:k, k:]).numpy()
+        known = np.arange(len(active))
+    elif _is_differenced(fitted, len(active)):
         information = _curvature(fitted, active)
         known = np.arange(len(active))
     else:
@@ -270,11 +292,88 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     return VarianceErrors(everything, se)
 
 
+def _active(fitted: Fitted) -> tuple[VarianceParameter, ...]:
+    """The variance parameters that are not on their boundary."""
+    return tuple(p for p in _variance_parameters(fitted.joint) if _is_inside(fitted, p))
+
+
+def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
+    """Observed information; None where quadrature does not apply or costs too much, or away from a maximum."""
+    joint, family = fitted.joint, fitted.joint.family
+    if fitted.predictor is not None or family.quadratic or family.has_dispersion or not has_quadrature(joint):
+        return None
+    active = _active(fitted)
+    scores = columns.shape[1] * joint.n_classes + len(active)
+    points = _NODES ** (joint.terms[0].r * joint.n_classes)
+    if scores > _MOST_PARAMETERS or joint.n * points * scores > _MOST_SCORES:
+        return None
+    information = observed_information(fitted, columns, active)
+    scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
+    smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
+    return None if bool((smallest < -_INDEFINITE).any()) else information
+
+
+def observed_information(fitted: Fitted, columns: Tensor, active: tuple[VarianceParameter, ...]) -> Tensor:
+    """Minus the second derivatives of the log-likelihood by Louis' formula, its expectations by quadrature.
+
+    Parameters
+    ----------
+    columns : Tensor, (n, m)
+        Columns of the fixed part, in place of X.
+    active : tuple of VarianceParameter, (k,)
+
+    Returns
+    -------
+    Tensor, (m C + k, m C + k)
+        Coefficients of `columns`, classes innermost, then the variance parameters.
+
+    References
+    ----------
+    Louis (1982), J. R. Stat. Soc. B 44(2), 226-233.
+    """
+    joint, params, fixed = fitted.joint, fitted.working, fitted.fixed
+    term, precision = joint.terms[0], joint.precisions(params)[0]
+    derivatives = [_derivative(params, p) for p in active]
+    pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(active, derivatives, strict=True)]
+    size = columns.shape[1] * joint.n_classes
+    mean_weight = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
+    mean = torch.zeros(term.q, size + len(active), dtype=torch.float64)
+    second = torch.zeros(size + len(active), size + len(active), dtype=torch.float64)
+    quadrature = level_quadrature(joint, fixed, params, _NODES)
+    for b, probability in quadrature.points(joint.n * max(size, 1)):
+        eta = fixed + joint.random_eta(b)
+        _, score = joint.log_likelihood_and_score(eta, params.phi)
+        of_row = probability.index_select(0, term.index)
+        mean_weight += torch.einsum("ncds,ns->ncd", joint.weight(eta, params.phi), of_row)
+        scores = []
+        if size:
+            by_row = columns[:, :, None, None] * score[:, None]
+            scores.append(term.level_sum(by_row).reshape(term.q, size, b.shape[2]))
+        own = b.reshape(term.q, term.r, joint.n_classes, -1)
+        for p, matrix in zip(active, pulled, strict=True):
+            of_class = own[:, :, p.class_]
+            trace = (matrix * params.sigma[0][p.class_]).sum()
+            scores.append(0.5 * (torch.einsum("qis,ij,qjs->qs", of_class, matrix, of_class) - trace)[:, None])
+        every = torch.cat(scores, dim=1)
+        weighted = every * probability[:, None]
+        mean += weighted.sum(dim=2)
+        second += torch.einsum("qas,qbs->ab", weighted, every)
+    complete = torch.zeros_like(second)
+    fixed_part = torch.einsum("nk,ncd,nm->kcmd", columns, mean_weight, columns)
+    complete[:size, :size] = fixed_part.reshape(size, size)
+    for a, p in enumerate(active):
+        for b_, other in enumerate(active):
+            if other.class_ == p.class_:
+                complete[size + a, size + b_] = 0.5 * term.q * (pulled[a] * derivatives[b_].T).sum()
+    return complete - (second - mean.T @ mean)
+
+
 def _is_differenced(fitted: Fitted, parameters: int) -> bool:
     """Whether the curvature of the exact likelihood is affordable."""
     joint = fitted.joint
     most = _MOST_DIFFERENCED if joint.n_effects > _FEW_EFFECTS else _MOST_DIFFERENCED_SMALL
-    return fitted.sampler is None and joint.family.quadratic and parameters <= most
+    small = parameters <= most and dense_size(joint.segments) <= DENSE_LIMIT
+    return fitted.sampler is None and joint.family.quadratic and small
 
 
 def _inverse_diagonal(information: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

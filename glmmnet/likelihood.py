@@ -17,11 +17,18 @@ from glmmnet.cholesky import dense_size, factorize
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.errors import FitError
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import LaplacePoint, find_mode, has_exact_posterior, has_factor, level_blocks
+from glmmnet.laplace import (
+    LaplacePoint,
+    find_mode,
+    has_exact_posterior,
+    has_factor,
+    has_quadrature,
+    level_quadrature,
+)
 from glmmnet.typing import Sampler, SamplerState
 
-#: Quadrature points a dimension, and the most dimensions a level may have.
-_NODES, _MOST_DIMENSIONS = 31, 2
+#: Quadrature points a dimension.
+_NODES = 31
 #: Temperatures of thermodynamic integration; transitions that warm up and that count at each.
 _TEMPERATURES, _WARMUP, _TRANSITIONS = 5, 15, 60
 #: Draws of importance sampling.
@@ -102,7 +109,7 @@ def best_method(joint: JointModel) -> str:
     """The most accurate affordable method for this model."""
     if not joint.terms or has_exact_posterior(joint):
         return "exact"
-    if _quadrature_dimension(joint) <= _MOST_DIMENSIONS:
+    if has_quadrature(joint):
         return "agq"
     return "thermodynamic"
 
@@ -158,47 +165,14 @@ def _log_joint(setting: _Setting, b: Tensor) -> Tensor:
     return joint.log_likelihood(eta, params.phi) + kernel + joint.prior_log_normalizer(params)
 
 
-def _quadrature_dimension(joint: JointModel) -> int:
-    return joint.terms[0].r * joint.n_classes if len(joint.terms) == 1 else _MOST_DIMENSIONS + 1
-
-
 def _agq(setting: _Setting) -> LogLikelihood:
     """Adaptive Gauss-Hermite quadrature, level by level, around each level's mode."""
-    joint, params, fixed = setting.joint, setting.params, setting.fixed
-    dimension = _quadrature_dimension(joint)
-    if dimension > _MOST_DIMENSIONS:
+    if not has_quadrature(setting.joint):
         raise FitError(
             "method='agq' needs one random term with at most two effects a level; use method='thermodynamic'."
         )
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    grid = torch.as_tensor(np.stack(np.meshgrid(*[nodes] * dimension, indexing="ij")).reshape(dimension, -1))
-    log_w = torch.as_tensor(np.log(weights))
-    log_weights = log_w if dimension == 1 else (log_w[:, None] + log_w).reshape(-1)
-    term, point = joint.terms[0], find_mode(joint, fixed, params)
-    blocks = _level_factors(setting, point)
-    spread = torch.einsum("qij,ik->qjk", torch.linalg.inv(blocks), grid).reshape(*point.mode.shape, -1)
-    log_det = -torch.log(torch.diagonal(blocks, dim1=1, dim2=2)).sum(dim=1)
-    precision = joint.precisions(params)[0]
-    values = []
-    chunk = max(1, _ROWS_AT_ONCE // (joint.n * joint.n_classes))
-    for part in torch.split(spread, chunk, dim=2):
-        b = point.mode[:, :, None] + part
-        log_p = joint.weights[:, None] * joint.family.log_prob(fixed + joint.random_eta(b), joint.target.y, params.phi)
-        own = b.reshape(term.q, term.r, joint.n_classes, -1)
-        kernel = -0.5 * torch.einsum("qics,cij,qjcs->qs", own, precision, own)
-        values.append(term.level_sum(log_p) + kernel)
-    # hermegauss integrates against exp(-x^2 / 2): give that factor back.
-    terms = torch.cat(values, dim=1) + 0.5 * grid.square().sum(dim=0) + log_weights
-    total = float((torch.logsumexp(terms, dim=1) + log_det).sum()) + joint.prior_log_normalizer(params)
-    return LogLikelihood(total, 0.0, "agq")
-
-
-def _level_factors(setting: _Setting, point: LaplacePoint) -> Tensor:
-    """Cholesky factors of the curvature of each level at its mode, (q, r C, r C)."""
-    joint, params = setting.joint, setting.params
-    eta = setting.fixed + joint.random_eta(point.mode[:, :, None])
-    weight = joint.weight(eta, params.phi)[..., 0]
-    return torch.linalg.cholesky(level_blocks(joint, joint.terms[0], weight, joint.precisions(params)[0]))
+    quadrature = level_quadrature(setting.joint, setting.fixed, setting.params, _NODES)
+    return LogLikelihood(float(torch.logsumexp(quadrature.log_mass, dim=1).sum()), 0.0, "agq")
 
 
 def _log_ratio(setting: _Setting, point: LaplacePoint, u: Tensor) -> Tensor:

@@ -97,8 +97,7 @@ def assert_agrees(results: gn.GLMMNetResults, name: str) -> None:
 
 #: What is known to miss the tolerance.
 OPEN = {
-    "bacteria": pytest.mark.xfail(reason="bse leaves out the information that beta and the variance share"),
-    "RiceFarms": pytest.mark.xfail(reason="stops before the variances have arrived; bse as for bacteria"),
+    "RiceFarms": pytest.mark.xfail(reason="stops before the variances have arrived"),
 }
 
 
