@@ -12,6 +12,7 @@ import scipy.special
 import scipy.stats
 import torch
 
+from glmmnet import likelihood
 from glmmnet.errors import FitError
 from glmmnet.families import Categorical
 from glmmnet.joint import Parameters
@@ -75,6 +76,18 @@ def test_quadrature_of_two_wide_effects_a_level(joint_of, parameters_of):
     trapezoid = scipy.integrate.trapezoid
     integrals = [trapezoid(trapezoid(level_density(joint, params, g)(first, second), grid), grid) for g in range(20)]
     assert log_likelihood(joint, params, method="agq").value == pytest.approx(np.log(integrals).sum(), abs=1e-3)
+
+
+def test_large_data_take_fewer_points(joint_of, parameters_of, monkeypatch):
+    joint = joint_of("bernoulli", (6, 2))
+    params = parameters_of(joint)
+    many = log_likelihood(joint, params, method="agq").value
+    monkeypatch.setattr(likelihood, "_MOST_LEVELS", 6 * 31**2 - 1)
+    few = log_likelihood(joint, params, method="agq").value
+    assert few != many
+    assert few == pytest.approx(many, abs=1e-3)
+    monkeypatch.setattr(likelihood, "_MOST_LEVELS", 6 * 31**2)
+    assert log_likelihood(joint, params, method="agq").value == many
 
 
 def test_quadrature_with_weights_offset_and_network_output(joint_of, parameters_of):
