@@ -179,7 +179,7 @@ class GLMMNet:
         if f is not None and config.orthogonalize == "auto":
             params, f, projection = _project(self.design, joint, params, f)
         working = floored(joint, params)
-        draws = final_draws(joint, joint.fixed_eta(working, f), working, problem.sampler, config)
+        draws = final_draws(joint, joint.fixed_eta(working, f), working, problem.sampler, config, last.step_size)
         if not bool(torch.isfinite(draws.b).all()):
             raise FitError("the final draws of the random effects are not finite.")
         return Fitted(

@@ -47,7 +47,8 @@ class EMConfig:
     em_draws : int or None
         Draws of b an EM iteration of the polish; None: 5, and more for small data, where they cost nothing.
     chains, draws, warmup : int
-        Final draws of b at the estimates, that feed predictions, standard errors and ArviZ.
+        Final draws of b at the estimates, that feed predictions, standard errors and ArviZ, and the transitions that
+        each chain takes before.
     exact_limit : int
         Gaussian models whose blocked Cholesky leaves at most so many dense rows end by maximising the exact likelihood;
         larger ones by EM with exact draws.
@@ -74,7 +75,7 @@ class EMConfig:
     em_draws: int | None = None
     chains: int = 4
     draws: int = 250
-    warmup: int = 50
+    warmup: int = 20
     exact_limit: int = 2000
     orthogonalize: str | bool = "auto"
     threads: int | None = None

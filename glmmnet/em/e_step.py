@@ -66,6 +66,8 @@ class EStep:
         None: exact draws from the Gaussian posterior.
     draws : int
         Draws a call.
+    copies : int
+        Copies of b that moved side by side in the last call.
     """
 
     joint: JointModel
@@ -74,6 +76,7 @@ class EStep:
     mode: Tensor | None = None
     b: Tensor | None = None
     step_size: float | None = None
+    copies: int = 1
 
     def __post_init__(self) -> None:
         self._coordinates = CoordinateSystem(self.joint)
@@ -92,7 +95,8 @@ class EStep:
         if not self.joint.terms:
             return torch.zeros(0, self.joint.n_classes, 1, dtype=torch.float64)
         if self.sampler is None:
-            self.b = gaussian_posterior(self.joint, fixed, params).draw(self.draws)
+            posterior = gaussian_posterior(self.joint, fixed, params)
+            self.mode, self.b = posterior.mode, posterior.draw(self.draws)
             return self.b
         iterations = 50 if self.mode is None else sweeps
         point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=warmup > 0)
@@ -102,6 +106,7 @@ class EStep:
     def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
         work = self.joint.n + self.joint.n_effects
         copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
+        self.copies = copies
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
         u = posterior.start(point) if self.b is None else posterior.to_u(self.b[:, :, :copies])
         transitions = -(-self.draws // copies)
@@ -110,6 +115,11 @@ class EStep:
         self.step_size = result.state.step_size
         self.b = posterior.to_b(result.state.u)
         return torch.cat([posterior.to_b(u) for u in result.u], dim=2)
+
+    @property
+    def single_step_size(self) -> float | None:
+        """The step size found, if it is that of a single copy of b."""
+        return self.step_size if self.copies == 1 else None
 
     def shift(self, shifts: Tensor) -> None:
         """Move the chains' position by -`shifts` (Q, C), after a location expansion."""

@@ -39,7 +39,12 @@ class FinalDraws:
 
 
 def final_draws(
-    joint: JointModel, fixed: Tensor, params: Parameters, sampler: Sampler | None, config: EMConfig
+    joint: JointModel,
+    fixed: Tensor,
+    params: Parameters,
+    sampler: Sampler | None,
+    config: EMConfig,
+    step_size: float | None = None,
 ) -> FinalDraws:
     """Draw b given the estimates; each chain starts at its own point of the Laplace approximation.
 
@@ -49,6 +54,8 @@ def final_draws(
         The part of eta that is free of b.
     sampler : Sampler or None
         None: independent exact draws.
+    step_size : float, optional
+        What EM has found; None: tuned by the first chain's warmup.
     """
     chains, draws = config.chains, config.draws
     if not joint.terms:
@@ -60,10 +67,12 @@ def final_draws(
         return FinalDraws(torch.cat(parts, dim=2), chains, draws, {}, None)
     point = CoordinateSystem(joint).at(fixed, params, None)
     target = WhitenedPosterior(joint, fixed, params, point.whitening, 1)
-    kept, stats, step_size = [], [], None
+    kept, stats = [], []
     for _ in range(chains):
-        start = SamplerState(target.start(point), step_size)
-        result = sampler.draw(target, start, draws=draws, warmup=config.warmup, metric=point.metric)
+        state = SamplerState(target.start(point), step_size)
+        tuning = config.warmup if step_size is None else 0
+        state = sampler.draw(target, state, draws=config.warmup - tuning, warmup=tuning, metric=point.metric).state
+        result = sampler.draw(target, state, draws=draws, metric=point.metric)
         step_size = result.state.step_size
         kept += [target.to_b(u).to(torch.float32) for u in result.u]
         stats.append(result.stats)

@@ -166,6 +166,7 @@ def _polish(
             float("nan"),
             change,
             done,
+            e_step.single_step_size,
         )
         if done:
             return

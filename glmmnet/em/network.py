@@ -90,7 +90,9 @@ class NetworkTraining:
             valid = self._valid_deviance(params)
             if patience.improved(valid):
                 best = (copy.deepcopy(self.predictor.state_dict()), params)
-            yield EMState(epoch + 1, "network", params, f, b, deviance, valid, float("nan"), False)
+            yield EMState(
+                epoch + 1, "network", params, f, b, deviance, valid, float("nan"), False, self.e_step.single_step_size
+            )
             if patience.exhausted:
                 break
         self.predictor.load_state_dict(best[0])
@@ -142,13 +144,14 @@ class NetworkTraining:
             self._average.update(self._learner)
 
     def _valid_deviance(self, params: Parameters) -> float:
-        """-2 log p(y given the present draws) a held-out row; of the training rows when none is held out."""
+        """-2 log p(y given the mode of b) a held-out row; of a draw it would be too noisy to tell epochs apart."""
         if self.valid is None:
             return float("-inf")
         joint = self.valid.joint
-        fixed = joint.fixed_eta(params, self.predictor.predict(self.valid.xs))
-        eta = fixed if self.e_step.b is None else fixed + joint.random_eta(self.e_step.b)
-        return -2.0 * float(joint.log_likelihood(eta, params.phi).mean()) / float(joint.weights.sum())
+        eta = joint.fixed_eta(params, self.predictor.predict(self.valid.xs))
+        if self.e_step.mode is not None:
+            eta = eta + joint.random_eta(self.e_step.mode[:, :, None])
+        return -2.0 * float(joint.log_likelihood(eta, params.phi)[0]) / float(joint.weights.sum())
 
 
 def centre(predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor) -> tuple[Parameters, Tensor]:

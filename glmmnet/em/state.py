@@ -32,6 +32,8 @@ class EMState:
         max |change of (beta, Sigma, dispersion)| / se; NaN while the network learns.
     converged : bool
         The stopping rule is met.
+    step_size : float or None
+        The sampler's, where one copy of b moved at a time.
     """
 
     iteration: int
@@ -43,3 +45,4 @@ class EMState:
     valid_deviance: float
     change: float
     converged: bool
+    step_size: float | None = None
