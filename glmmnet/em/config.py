@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from glmmnet.errors import FitError
+
+#: The whole-number options and the least each may be; R-hat and ESS need four draws a chain.
+_WHOLE = {
+    "epochs": 1,
+    "batch_size": 1,
+    "refreshes": 1,
+    "network_draws": 1,
+    "patience": 1,
+    "max_iter": 1,
+    "min_iter": 1,
+    "burn_in": 0,
+    "em_draws": 1,
+    "chains": 1,
+    "draws": 4,
+    "warmup": 0,
+    "exact_limit": 0,
+    "threads": 1,
+}
+_NONE_ALLOWED = ("epochs", "batch_size", "em_draws", "threads")
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,8 @@ class EMConfig:
     fe_loss_weight : float
         Weight of the paper's second loss term, -log p(y given b = 0); it favours the marginal predictor.
     valid_fraction : float
-        Share of the rows held out for early stopping while the network learns; they join for the polish.
+        Share of the rows held out for early stopping while the network learns; they join for the polish. Without
+        meaning where ``fit(validation=...)`` says which rows.
     patience : int
         Epochs without a better held-out deviance after which the network stops.
     max_iter : int
@@ -48,7 +71,7 @@ class EMConfig:
         Draws of b an EM iteration of the polish; None: 5, and more for small data, where they cost nothing.
     chains, draws, warmup : int
         Final draws of b at the estimates, that feed predictions, standard errors and ArviZ, and the transitions that
-        each chain takes before.
+        each chain takes before. At least 4 draws a chain: R-hat and ESS need as many.
     exact_limit : int
         Gaussian models whose blocked Cholesky leaves at most so many dense rows end by maximising the exact likelihood;
         larger ones by EM with exact draws.
@@ -81,25 +104,38 @@ class EMConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more, or None")
-        self._check("batch_size", self.batch_size is None or self.batch_size >= 1, "1 or more, or None")
-        self._check("learning_rate", self.learning_rate > 0, "positive")
-        self._check("weight_average", 0 <= self.weight_average < 1, "at least 0 and below 1")
-        self._check("fe_loss_weight", self.fe_loss_weight >= 0, "0 or more")
-        self._check("valid_fraction", 0 <= self.valid_fraction < 0.9, "at least 0 and below 0.9")
-        self._check("averaging", 0.5 < self.averaging <= 1, "above 0.5 and at most 1")
-        self._check("tol", self.tol > 0, "positive")
-        self._check("em_draws", self.em_draws is None or self.em_draws >= 1, "1 or more, or None")
-        self._check("orthogonalize", self.orthogonalize in ("auto", False), "'auto' or False")
-        self._check("threads", self.threads is None or self.threads >= 1, "1 or more, or None")
-        for name in ("refreshes", "network_draws", "patience", "max_iter", "min_iter", "chains", "draws"):
-            self._check(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("burn_in", "warmup", "exact_limit"):
-            self._check(name, getattr(self, name) >= 0, "0 or more")
+        for name, least in _WHOLE.items():
+            self._whole(name, least)
+        self._real("learning_rate", "positive", lambda v: v > 0)
+        self._real("weight_average", "at least 0 and below 1", lambda v: 0 <= v < 1)
+        self._real("fe_loss_weight", "0 or more", lambda v: v >= 0)
+        self._real("valid_fraction", "at least 0 and below 0.9", lambda v: 0 <= v < 0.9)
+        self._real("averaging", "above 0.5 and at most 1", lambda v: 0.5 < v <= 1)
+        self._real("tol", "positive", lambda v: v > 0)
+        # 0 == False, but is no way to write it.
+        if self.orthogonalize is not False and self.orthogonalize != "auto":
+            raise FitError(f"fit option orthogonalize={self.orthogonalize!r} must be 'auto' or False.")
 
-    def _check(self, name: str, good: bool, wanted: str) -> None:
-        if not good:
-            raise FitError(f"fit option {name}={getattr(self, name)!r} must be {wanted}.")
+    def _whole(self, name: str, least: int) -> None:
+        """An integer, numpy's too, of at least `least`; None where the option has that."""
+        value, free = getattr(self, name), name in _NONE_ALLOWED
+        wanted = f"{least} or more" + (", or None" if free else "")
+        if value is None and free:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"fit option {name}={value!r} must be a whole number, {wanted}.")
+        if value < least:
+            raise FitError(f"fit option {name}={value!r} must be {wanted}.")
+        object.__setattr__(self, name, int(value))
+
+    def _real(self, name: str, wanted: str, good: Callable[[float], bool]) -> None:
+        """A finite number, numpy's too, that is `good`."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"fit option {name}={value!r} must be a number, {wanted}.")
+        if not (math.isfinite(value) and good(value)):
+            raise FitError(f"fit option {name}={value!r} must be {wanted}.")
+        object.__setattr__(self, name, float(value))
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EMConfig:

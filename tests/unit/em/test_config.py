@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 
 from glmmnet.em.config import EMConfig
@@ -41,10 +43,12 @@ def test_options_are_taken():
         ("tol", float("nan")),
         ("em_draws", 0),
         ("chains", 0),
-        ("draws", 0),
+        ("draws", 3),
         ("warmup", -1),
         ("exact_limit", -1),
         ("orthogonalize", True),
+        ("orthogonalize", 0),
+        ("learning_rate", float("inf")),
         ("threads", 0),
     ],
 )
@@ -53,8 +57,45 @@ def test_values_out_of_range_are_named(name, value):
         EMConfig(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_iter", "3"),
+        ("draws", 20.5),
+        ("draws", 20.0),
+        ("chains", True),
+        ("chains", None),
+        ("threads", "2"),
+        ("tol", "0.1"),
+        ("tol", None),
+        ("valid_fraction", True),
+        ("learning_rate", 1j),
+    ],
+)
+def test_values_of_a_wrong_type_are_named(name, value):
+    with pytest.raises(TypeError, match=re.escape(f"{name}={value!r} must be a")):
+        EMConfig(**{name: value})
+
+
+def test_numpy_numbers_become_pythons():
+    config = EMConfig(draws=np.int64(8), epochs=np.uint8(3), tol=np.float32(0.25), averaging=1)
+    found = [config.draws, config.epochs, config.tol, config.averaging]
+    assert found == [8, 3, 0.25, 1.0]
+    assert [type(v) for v in found] == [int, int, float, float]
+
+
 def test_limits_are_allowed():
-    EMConfig(epochs=1, weight_average=0.0, fe_loss_weight=0.0, valid_fraction=0.0, averaging=1.0, burn_in=0, warmup=0)
+    EMConfig(
+        epochs=1,
+        draws=4,
+        chains=1,
+        weight_average=0.0,
+        fe_loss_weight=0.0,
+        valid_fraction=0.0,
+        averaging=1.0,
+        burn_in=0,
+        warmup=0,
+    )
 
 
 def test_config_is_frozen():
