@@ -89,7 +89,7 @@ class GaussianLikelihood:
         root = joint.weights.sqrt()[:, None]
         self._total = float(joint.weights.sum())
         # Columns of X become orthonormal, and what they explain of y is taken out: sums of squares lose no digits.
-        basis, self._to_beta = _orthonormal(root * joint.X)
+        basis, self._to_beta = orthonormal(root * joint.X)
         first = basis.T @ (root * y)
         self._start = (self._to_beta @ first)[:, 0].numpy()
         right = torch.cat([basis, root * y - basis @ first], dim=1)
@@ -216,7 +216,7 @@ class GaussianLikelihood:
         return sp.block_diag(blocks, format="csr")
 
 
-def _orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
+def orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
     """Orthonormal basis (n, k) of the columns of x, and T (p, k) with x T = basis.
 
     X'X would square the condition of columns far from 0, such as years.

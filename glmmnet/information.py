@@ -18,7 +18,9 @@ from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import has_factor, has_quadrature, level_blocks, level_quadrature
+from glmmnet.laplace import has_factor, level_blocks
+from glmmnet.quadrature import has_quadrature, second_order
+from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
 
 #: Draws that the weights W are averaged over.
 _WEIGHT_DRAWS = 50
@@ -38,8 +40,6 @@ _SIGNAL, _BATCHES = 2.0, 20
 _NODES, _MOST_PARAMETERS, _MOST_SCORES = 15, 40, 4_000_000_000
 #: An eigenvalue of the scaled information below minus this is no rounding error.
 _INDEFINITE = 1e-8
-#: Smallest eigenvalue of a correlation matrix that counts as inside the boundary.
-_SINGULAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -228,25 +228,6 @@ def _pinv(matrix: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class VarianceParameter:
-    """One variance parameter on the scale where its error is nearly normal.
-
-    Attributes
-    ----------
-    term : int
-        Position of the random term; -1 for the residual.
-    class_ : int
-    i, j : int
-        Column of a standard deviation (i == j, log scale), pair of a correlation (i < j, Fisher z scale).
-    """
-
-    term: int
-    class_: int
-    i: int
-    j: int
-
-
-@dataclass(frozen=True)
 class VarianceErrors:
     """Standard errors of the variance parameters on log-sd and Fisher-z scales.
 
@@ -270,7 +251,7 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     the draws.
     """
     joint = fitted.joint
-    everything, active = tuple(_variance_parameters(joint)), _active(fitted)
+    everything, active = variance_parameters(joint), active_parameters(joint, fitted.params)
     se = np.full(len(everything), np.nan)
     if not active:
         return VarianceErrors(everything, se)
@@ -292,80 +273,20 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     return VarianceErrors(everything, se)
 
 
-def _active(fitted: Fitted) -> tuple[VarianceParameter, ...]:
-    """The variance parameters that are not on their boundary."""
-    return tuple(p for p in _variance_parameters(fitted.joint) if _is_inside(fitted, p))
-
-
 def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
     """Observed information; None where quadrature does not apply or costs too much, or away from a maximum."""
     joint, family = fitted.joint, fitted.joint.family
     if fitted.predictor is not None or family.quadratic or family.has_dispersion or not has_quadrature(joint):
         return None
-    active = _active(fitted)
+    active = active_parameters(joint, fitted.params)
     scores = columns.shape[1] * joint.n_classes + len(active)
     points = _NODES ** (joint.terms[0].r * joint.n_classes)
     if scores > _MOST_PARAMETERS or joint.n * points * scores > _MOST_SCORES:
         return None
-    information = observed_information(fitted, columns, active)
+    information = second_order(joint, fitted.working, fitted.f, columns, active, _NODES).information
     scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
     smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
     return None if bool((smallest < -_INDEFINITE).any()) else information
-
-
-def observed_information(fitted: Fitted, columns: Tensor, active: tuple[VarianceParameter, ...]) -> Tensor:
-    """Minus the second derivatives of the log-likelihood by Louis' formula, its expectations by quadrature.
-
-    Parameters
-    ----------
-    columns : Tensor, (n, m)
-        Columns of the fixed part, in place of X.
-    active : tuple of VarianceParameter, (k,)
-
-    Returns
-    -------
-    Tensor, (m C + k, m C + k)
-        Coefficients of `columns`, classes innermost, then the variance parameters.
-
-    References
-    ----------
-    Louis (1982), J. R. Stat. Soc. B 44(2), 226-233.
-    """
-    joint, params, fixed = fitted.joint, fitted.working, fitted.fixed
-    term, precision = joint.terms[0], joint.precisions(params)[0]
-    derivatives = [_derivative(params, p) for p in active]
-    pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(active, derivatives, strict=True)]
-    size = columns.shape[1] * joint.n_classes
-    mean_weight = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
-    mean = torch.zeros(term.q, size + len(active), dtype=torch.float64)
-    second = torch.zeros(size + len(active), size + len(active), dtype=torch.float64)
-    quadrature = level_quadrature(joint, fixed, params, _NODES)
-    for b, probability in quadrature.points(joint.n * max(size, 1)):
-        eta = fixed + joint.random_eta(b)
-        _, score = joint.log_likelihood_and_score(eta, params.phi)
-        of_row = probability.index_select(0, term.index)
-        mean_weight += torch.einsum("ncds,ns->ncd", joint.weight(eta, params.phi), of_row)
-        scores = []
-        if size:
-            by_row = columns[:, :, None, None] * score[:, None]
-            scores.append(term.level_sum(by_row).reshape(term.q, size, b.shape[2]))
-        own = b.reshape(term.q, term.r, joint.n_classes, -1)
-        for p, matrix in zip(active, pulled, strict=True):
-            of_class = own[:, :, p.class_]
-            trace = (matrix * params.sigma[0][p.class_]).sum()
-            scores.append(0.5 * (torch.einsum("qis,ij,qjs->qs", of_class, matrix, of_class) - trace)[:, None])
-        every = torch.cat(scores, dim=1)
-        weighted = every * probability[:, None]
-        mean += weighted.sum(dim=2)
-        second += torch.einsum("qas,qbs->ab", weighted, every)
-    complete = torch.zeros_like(second)
-    fixed_part = torch.einsum("nk,ncd,nm->kcmd", columns, mean_weight, columns)
-    complete[:size, :size] = fixed_part.reshape(size, size)
-    for a, p in enumerate(active):
-        for b_, other in enumerate(active):
-            if other.class_ == p.class_:
-                complete[size + a, size + b_] = 0.5 * term.q * (pulled[a] * derivatives[b_].T).sum()
-    return complete - (second - mean.T @ mean)
 
 
 def _is_differenced(fitted: Fitted, parameters: int) -> bool:
@@ -388,61 +309,12 @@ def _inverse_diagonal(information: np.ndarray, known: np.ndarray) -> tuple[np.nd
     return known, np.zeros(0)
 
 
-def _variance_parameters(joint: JointModel) -> list[VarianceParameter]:
-    out = []
-    for k, term in enumerate(joint.terms):
-        for c in range(joint.n_classes):
-            out += [VarianceParameter(k, c, i, i) for i in range(term.r)]
-            out += [VarianceParameter(k, c, i, j) for i, j in term.covariance.correlations(term.r)]
-    if joint.family.has_dispersion:
-        out.append(VarianceParameter(-1, 0, 0, 0))
-    return out
-
-
-def _is_inside(fitted: Fitted, parameter: VarianceParameter) -> bool:
-    """Not on the boundary: a positive variance, a correlation of a matrix that is not singular."""
-    if parameter.term < 0:
-        return fitted.params.phi > 0
-    sigma = fitted.params.sigma[parameter.term][parameter.class_]
-    sd = torch.diagonal(sigma).sqrt()
-    if not bool(sd[parameter.i] > 0 and sd[parameter.j] > 0):
-        return False
-    return parameter.i == parameter.j or not is_singular(sigma)
-
-
-def is_singular(sigma: Tensor) -> bool:
-    """Whether the correlations of the columns of Sigma (r, r) with a positive variance are on their boundary."""
-    sd = torch.diagonal(sigma).sqrt()
-    inside = sigma[sd > 0][:, sd > 0] / (sd[sd > 0][:, None] * sd[sd > 0])
-    return bool((torch.linalg.eigvalsh(inside) < _SINGULAR).any())
-
-
-def _at(params: Parameters, parameters: tuple[VarianceParameter, ...], shift: np.ndarray) -> Parameters:
-    """`params` moved by `shift` on the log-sd and Fisher-z scales."""
-    sds = [torch.diagonal(s, dim1=-2, dim2=-1).sqrt() for s in params.sigma]
-    correlations = [
-        s / (sd[:, :, None] * sd[:, None, :]).clamp_min(1e-300) for s, sd in zip(params.sigma, sds, strict=True)
-    ]
-    sds = [sd.clone() for sd in sds]
-    phi = params.phi
-    for p, delta in zip(parameters, shift, strict=True):
-        if p.term < 0:
-            phi *= float(np.exp(2 * delta))
-        elif p.i == p.j:
-            sds[p.term][p.class_, p.i] *= float(np.exp(delta))
-        else:
-            z = torch.atanh(correlations[p.term][p.class_, p.i, p.j].clamp(-0.999999, 0.999999)) + delta
-            correlations[p.term][p.class_, p.i, p.j] = correlations[p.term][p.class_, p.j, p.i] = torch.tanh(z)
-    sigma = [r * sd[:, :, None] * sd[:, None, :] for r, sd in zip(correlations, sds, strict=True)]
-    return Parameters(params.beta, tuple(sigma), phi)
-
-
 def _curvature(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.ndarray:
     """Minus the second derivatives of the exact log-likelihood, beta profiled out."""
     likelihood = GaussianLikelihood(fitted.joint, fitted.f)
 
     def value(shift: np.ndarray) -> float:
-        moved = _at(fitted.working, parameters, shift)
+        moved = shifted(fitted.working, parameters, shift)
         return -0.5 * likelihood.profile(likelihood.theta(moved), moved.phi).deviance
 
     return -_second_differences(value, len(parameters), 0.02)
@@ -468,7 +340,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     draws = fitted.thinned(_LOUIS_DRAWS if joint.family.has_dispersion else fitted.draws.b.shape[2])
     size, samples = len(parameters), draws.shape[2]
     complete, scores = np.zeros((size, size)), np.zeros((samples, size))
-    derivatives = [_derivative(fitted.working, p) for p in parameters]
+    derivatives = [derivative(fitted.working, p) for p in parameters]
     precisions = joint.precisions(fitted.working)
     moments: dict[int, Tensor] = {}
     for a, p in enumerate(parameters):
@@ -492,15 +364,6 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     squares = [batch.mean(axis=0) for batch in np.array_split(np.square(centred), min(_BATCHES, samples))]
     noise = np.std(squares, axis=0) / np.sqrt(max(len(squares) - 1, 1))
     return complete - centred.T @ centred / max(samples - 1, 1), noise
-
-
-def _derivative(params: Parameters, parameter: VarianceParameter, h: float = 1e-5) -> Tensor:
-    """Derivative of Sigma with respect to one parameter, (r, r)."""
-    if parameter.term < 0:
-        return torch.zeros(0, 0)
-    up = _at(params, (parameter,), np.array([h])).sigma[parameter.term][parameter.class_]
-    down = _at(params, (parameter,), np.array([-h])).sigma[parameter.term][parameter.class_]
-    return (up - down) / (2 * h)
 
 
 def _dispersion_scores(fitted: Fitted, draws: Tensor) -> np.ndarray:

@@ -6,7 +6,6 @@ at the mode; L = R^-T with H = R R'. H is taken whole where it is small, else it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,10 +20,6 @@ from glmmnet.joint import JointModel, Parameters, TermData
 WHOLE_LIMIT = 512
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
-#: Dimensions that one level's quadrature may have.
-_MOST_DIMENSIONS = 2
-#: Rows x quadrature points that are held at once.
-_ROWS_AT_ONCE = 4_000_000
 
 
 class Whitening(Protocol):
@@ -215,74 +210,6 @@ def _longest(term: TermData) -> Tensor:
 
 def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
     return step if joint.family.quadratic else step.clamp(-longest, longest)
-
-
-@dataclass(frozen=True)
-class LevelQuadrature:
-    """Adaptive Gauss-Hermite points of b around the mode of each level, for a model of one random term.
-
-    Attributes
-    ----------
-    log_mass : Tensor, (q, K)
-        Log of p(y of the level, b) times the quadrature weight; its logsumexp over K is log p(y of the level).
-    """
-
-    log_mass: Tensor
-    _mode: Tensor
-    _spread: Tensor
-    _grid: Tensor
-
-    def points(self, rows_a_point: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pieces of (b (Q, C, k), posterior probabilities (q, k)), small enough for `rows_a_point` rows a point."""
-        probability = torch.softmax(self.log_mass, dim=1)
-        for part in _pieces(self._grid.shape[1], rows_a_point):
-            yield _points(self._mode, self._spread, self._grid[:, part]), probability[:, part]
-
-
-def has_quadrature(joint: JointModel) -> bool:
-    """Whether b can be integrated out level by level: one random term of at most two effects a level."""
-    return len(joint.terms) == 1 and joint.terms[0].r * joint.n_classes <= _MOST_DIMENSIONS
-
-
-def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes: int) -> LevelQuadrature:
-    """Quadrature with `nodes` points a dimension; see :func:`has_quadrature`.
-
-    Parameters
-    ----------
-    fixed : Tensor, (n, C, 1)
-        The part of eta that is free of b.
-    """
-    dimension = joint.terms[0].r * joint.n_classes
-    x, weights = np.polynomial.hermite_e.hermegauss(nodes)
-    grid = torch.as_tensor(np.stack(np.meshgrid(*[x] * dimension, indexing="ij")).reshape(dimension, -1))
-    log_weight = torch.as_tensor(np.log(weights))[torch.cartesian_prod(*[torch.arange(nodes)] * dimension)]
-    term, mode = joint.terms[0], find_mode(joint, fixed, params).mode
-    precision = joint.precisions(params)[0]
-    weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
-    factor = torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
-    spread = torch.linalg.inv(factor).mT
-    values = []
-    for part in _pieces(grid.shape[1], joint.n * joint.n_classes):
-        b = _points(mode, spread, grid[:, part])
-        log_p = joint.weights[:, None] * joint.family.log_prob(fixed + joint.random_eta(b), joint.target.y, params.phi)
-        own = b.reshape(term.q, term.r, joint.n_classes, -1)
-        values.append(term.level_sum(log_p) - 0.5 * torch.einsum("qics,cij,qjcs->qs", own, precision, own))
-    # hermegauss integrates against exp(-x^2 / 2): that factor is given back.
-    constant = log_weight.reshape(grid.shape[1], dimension).sum(dim=1) + 0.5 * grid.square().sum(dim=0)
-    log_det = (
-        -torch.log(torch.diagonal(factor, dim1=1, dim2=2)).sum(dim=1) + joint.prior_log_normalizer(params) / term.q
-    )
-    return LevelQuadrature(torch.cat(values, dim=1) + constant + log_det[:, None], mode, spread, grid)
-
-
-def _pieces(points: int, rows_a_point: int) -> Iterator[slice]:
-    size = max(1, _ROWS_AT_ONCE // rows_a_point)
-    for start in range(0, points, size):
-        yield slice(start, start + size)
-
-
-def _points(mode: Tensor, spread: Tensor, grid: Tensor) -> Tensor:
-    return mode[:, :, None] + (spread @ grid).reshape(*mode.shape, -1)
 
 
 @dataclass(frozen=True)

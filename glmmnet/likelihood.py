@@ -22,13 +22,10 @@ from glmmnet.laplace import (
     find_mode,
     has_exact_posterior,
     has_factor,
-    has_quadrature,
-    level_quadrature,
 )
+from glmmnet.quadrature import has_quadrature, level_quadrature, n_nodes
 from glmmnet.typing import Sampler, SamplerState
 
-#: Quadrature points a dimension, fewer where rows x points or levels x points are more than so many.
-_NODES, _FEWER_NODES, _MOST_ROWS, _MOST_LEVELS = 31, 15, 500_000_000, 50_000_000
 #: Temperatures of thermodynamic integration; transitions that warm up and that count at each.
 _TEMPERATURES, _WARMUP, _TRANSITIONS = 5, 15, 60
 #: Draws of importance sampling.
@@ -171,11 +168,7 @@ def _agq(setting: _Setting) -> LogLikelihood:
         raise FitError(
             "method='agq' needs one random term with at most two effects a level; use method='thermodynamic'."
         )
-    term = setting.joint.terms[0]
-    points = _NODES ** (term.r * setting.joint.n_classes)
-    small = setting.joint.n * points <= _MOST_ROWS and term.q * points <= _MOST_LEVELS
-    nodes = _NODES if small else _FEWER_NODES
-    quadrature = level_quadrature(setting.joint, setting.fixed, setting.params, nodes)
+    quadrature = level_quadrature(setting.joint, setting.fixed, setting.params, n_nodes(setting.joint))
     return LogLikelihood(float(torch.logsumexp(quadrature.log_mass, dim=1).sum()), 0.0, "agq")
 
 

@@ -173,7 +173,7 @@ class GLMMNet:
         joint = self._joint
         params, f, predictor = last.params, None, problem.predictor
         if predictor is not None:
-            f = last.f if last.phase == "polish" else predictor.predict(problem.xs)
+            f = predictor.predict(problem.xs) if last.phase == "network" else last.f
         params = _on_boundary(joint, params)
         projection = None
         if f is not None and config.orthogonalize == "auto":

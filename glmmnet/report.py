@@ -116,6 +116,12 @@ class Report:
                 notes.append(f"Newton: {word}, {len(polish)}/{config.max_iter} iter")
         elif fitted.sampler is None and fitted.joint.family.quadratic:
             notes.append(f"Exact Gaussian likelihood maximised (blocked Cholesky); independent {draws}")
+        elif self.history["phase"].iloc[-1] == "newton":
+            step = float(self.history["change"].iloc[-1])
+            notes.append(
+                f"MCEM: {len(polish)}/{config.max_iter} iter, then Newton on the quadrature likelihood: {word}, "
+                f"step/se {step:.1g}; {draws}"
+            )
         else:
             change = float(polish["change"].iloc[-1]) if len(polish) else float("nan")
             relation = "<" if change < config.tol else ">="

@@ -20,7 +20,7 @@ from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.formula.constraints import linear_constraints
 from glmmnet.inference_data import to_arviz
-from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, is_singular, variance_errors
+from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, variance_errors
 from glmmnet.intervals import PredictionResults, predict_with_error
 from glmmnet.likelihood import LogLikelihood, log_likelihood
 from glmmnet.plots import PlotAccessor
@@ -29,6 +29,7 @@ from glmmnet.prediction import Request, as_frame, on_data, predict, row_effects,
 from glmmnet.report import Report
 from glmmnet.tables import Summary
 from glmmnet.threads import torch_session
+from glmmnet.variance import is_singular
 
 #: Offset of the seed for each thing that is computed after the fit, so that the order of asking changes nothing.
 _LIKELIHOOD_SEED = 101

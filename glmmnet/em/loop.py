@@ -14,6 +14,7 @@ from glmmnet.em.e_step import EStep
 from glmmnet.em.expansion import find_carriers
 from glmmnet.em.m_step import m_step
 from glmmnet.em.network import NetworkTraining, Rows, centre
+from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.state import EMState
 from glmmnet.em.stopping import Drift, Streak, scaled_change
 from glmmnet.errors import FitError
@@ -97,7 +98,8 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     if problem.sampler is None and joint.family.quadratic and dense_size(joint.segments) <= config.exact_limit:
         yield _exact(joint, params, f, iteration + 1, config)
     else:
-        yield from _polish(joint, params, f, iteration, problem.sampler, config)
+        states = _polish(joint, params, f, iteration, problem.sampler, config)
+        yield from finish_by_newton(states, joint, f, config) if has_newton(joint) else states
 
 
 def _output(joint: JointModel, f: Tensor | None) -> Tensor:

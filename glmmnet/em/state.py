@@ -17,7 +17,7 @@ class EMState:
     ----------
     iteration : int
         Counted over both phases, from 1.
-    phase : {"network", "polish"}
+    phase : {"network", "polish", "newton"}
     params : Parameters
         Estimates after the iteration; f is centred on the training rows.
     f : Tensor, (n, C)

@@ -95,22 +95,7 @@ def assert_agrees(results: gn.GLMMNetResults, name: str) -> None:
         assert results.llf == pytest.approx(reference["llf"], abs=0.5)
 
 
-#: What is known to miss the tolerance.
-OPEN = {
-    "bacteria": pytest.mark.xfail(reason="stops with the standard deviation 3 % low"),
-    "RiceFarms": pytest.mark.xfail(reason="stops before the variances have arrived"),
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=[*([pytest.mark.slow] if name in SLOW else []), *([OPEN[name]] if name in OPEN else [])]
-        )
-        for name in FITS
-    ],
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FITS])
 def test_fit(name: str) -> None:
     assert_agrees(fit(name), name)
 

@@ -13,6 +13,8 @@ import glmmnet as gn
 from glmmnet import information
 from glmmnet.information import _inverse_diagonal, fixed_covariance, variance_errors
 from glmmnet.likelihood import log_likelihood
+from glmmnet.quadrature import second_order
+from glmmnet.variance import active_parameters, shifted
 
 
 def test_cov_params_is_generalised_least_squares():
@@ -89,10 +91,10 @@ def test_bernoulli_errors_follow_the_curvature_of_the_marginal_likelihood():
 def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formula, family):
     fitted = gn.glmm(formula, data=frame(), family=family, weights="w").fit(**QUICK).fitted
     joint, size = fitted.joint, fitted.params.beta.numel()
-    active = information._active(fitted)
+    active = active_parameters(joint, fitted.params)
 
     def at(shift):
-        params = information._at(fitted.params, active, shift[size:])
+        params = shifted(fitted.params, active, shift[size:])
         return replace(params, beta=params.beta + torch.tensor(shift[:size]).reshape(params.beta.shape))
 
     def minus_log_likelihood(shift):
@@ -104,7 +106,7 @@ def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formul
     f = minus_log_likelihood
     hessian = [[f(best + s + t) - f(best + s - t) - f(best - s + t) + f(best - s - t) for s in steps] for t in steps]
     fitted = replace(fitted, params=at(best), working=at(best))
-    found = information.observed_information(fitted, joint.X, active)
+    found = second_order(joint, fitted.working, None, joint.X, active, 15).information
     np.testing.assert_allclose(found, np.array(hessian) / 4e-4, rtol=0.01, atol=0.02)
     variance = np.linalg.pinv(found.numpy(), hermitian=True)
     np.testing.assert_allclose(variance_errors(fitted).se, np.sqrt(np.diag(variance))[size:], rtol=1e-6)

@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from glmmnet import likelihood
+from glmmnet import likelihood, quadrature
 from glmmnet.errors import FitError
 from glmmnet.families import Categorical
 from glmmnet.joint import Parameters
@@ -82,11 +82,11 @@ def test_large_data_take_fewer_points(joint_of, parameters_of, monkeypatch):
     joint = joint_of("bernoulli", (6, 2))
     params = parameters_of(joint)
     many = log_likelihood(joint, params, method="agq").value
-    monkeypatch.setattr(likelihood, "_MOST_LEVELS", 6 * 31**2 - 1)
+    monkeypatch.setattr(quadrature, "_MOST_LEVELS", 6 * 31**2 - 1)
     few = log_likelihood(joint, params, method="agq").value
     assert few != many
     assert few == pytest.approx(many, abs=1e-3)
-    monkeypatch.setattr(likelihood, "_MOST_LEVELS", 6 * 31**2)
+    monkeypatch.setattr(quadrature, "_MOST_LEVELS", 6 * 31**2)
     assert log_likelihood(joint, params, method="agq").value == many
 
 

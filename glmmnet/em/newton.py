@@ -1,0 +1,200 @@
+"""Newton's method on the likelihood by quadrature, which ends the polish where b can be integrated out level by level.
+
+A few Monte Carlo iterations bring the estimates near; Newton steps over beta, log standard deviations and Fisher z take
+them to the maximum, free of Monte Carlo error. f is held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from glmmnet.em.config import EMConfig
+from glmmnet.em.state import EMState
+from glmmnet.exact import orthonormal
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.quadrature import SecondOrder, has_quadrature, n_nodes, second_order
+from glmmnet.variance import VarianceParameter, active_parameters, shifted
+
+#: Quadrature points a dimension of the first steps; those of the likelihood follow.
+_COARSE = 7
+#: Decrement to which the first steps go; below it a gain in likelihood is lost in the quadrature's error.
+_NEAR = 0.05
+#: Newton steps, and halvings of one, at most.
+_STEPS, _HALVINGS = 20, 8
+#: A step moves log standard deviations and Fisher z at most so far, and the fixed part of eta (root mean square).
+_LONGEST, _LONGEST_ETA = 1.0, 2.0
+#: Most parameters, and most rows x points x parameters.
+_MOST_PARAMETERS, _MOST_SCORES = 100, 4_000_000_000
+#: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
+_FALLING, _HAIR = 0.3, 1e-4
+#: Largest decrement that counts as converged.
+_TOLERANCE = 1e-3
+#: Rounding error of a log-likelihood, as a share of it.
+_ROUNDING = 1e-12
+#: An eigenvalue of the scaled information below is that of a direction without information.
+_FLAT = 1e-10
+
+
+def has_newton(joint: JointModel) -> bool:
+    """Whether the polish may end by Newton's method: quadrature applies, is affordable, and is needed."""
+    if joint.family.quadratic or joint.family.has_dispersion or not has_quadrature(joint):
+        return False
+    term = joint.terms[0]
+    parameters = joint.n_classes * (joint.X.shape[1] + term.r * (term.r + 1) // 2)
+    points = n_nodes(joint) ** (term.r * joint.n_classes)
+    return parameters <= _MOST_PARAMETERS and joint.n * points * parameters <= _MOST_SCORES
+
+
+def finish_by_newton(
+    states: Iterator[EMState], joint: JointModel, f: Tensor | None, config: EMConfig
+) -> Iterator[EMState]:
+    """The states of the polish until Newton's method converges from one of them, then that maximum as the last.
+
+    It is tried after the burn-in, and once more from where the polish ends.
+    """
+    for count, state in enumerate(states, start=1):
+        yield state
+        if count == max(config.burn_in, 1) or state.converged or count == config.max_iter:
+            found = maximise(joint, state.params, f, min(config.tol / 10, _TOLERANCE))
+            if found is not None:
+                eta = joint.fixed_eta(found.params, f) + joint.random_eta(state.b)
+                yield replace(
+                    state,
+                    iteration=state.iteration + 1,
+                    phase="newton",
+                    params=found.params,
+                    deviance=-2.0 * float(joint.log_likelihood(eta, found.params.phi).mean()),
+                    change=found.decrement,
+                    converged=True,
+                )
+                return
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """A maximum of the likelihood.
+
+    Attributes
+    ----------
+    params : Parameters
+        Variances whose best value is 0 are exactly 0.
+    decrement : float
+        (score' information^-1 score)^(1/2), no less than any parameter's remaining step in standard errors.
+    """
+
+    params: Parameters
+    decrement: float
+
+
+def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance: float) -> Maximum | None:
+    """The maximum of the likelihood near `params`; None where Newton's method does not get there.
+
+    Parameters
+    ----------
+    joint : JointModel
+        See :func:`has_newton`.
+    f : Tensor, (n, C), optional
+    tolerance : float
+        The largest decrement that counts as converged.
+    """
+    fine = n_nodes(joint)
+    if fine > _COARSE:
+        near = _Search(joint, f, _COARSE, _NEAR).run(params)
+        params = params if near is None else near.params
+    return _Search(joint, f, fine, tolerance).run(params)
+
+
+class _Search:
+    """Newton's method with one number of quadrature points."""
+
+    def __init__(self, joint: JointModel, f: Tensor | None, nodes: int, tolerance: float) -> None:
+        self._joint, self._f, self._nodes, self._tolerance = joint, f, nodes, tolerance
+        self._columns, self._to_beta = orthonormal(joint.X)
+        self._size = self._columns.shape[1] * joint.n_classes
+
+    def run(self, params: Parameters) -> Maximum | None:
+        here = self._at(params)
+        for _ in range(_STEPS):
+            active = active_parameters(self._joint, params)
+            step, decrement, concave = _newton_step(here)
+            without = self._without_useless(params, here, active, step, all_of_them=decrement < self._tolerance)
+            if without is not None:
+                params, here = without
+                continue
+            if decrement < self._tolerance:
+                return Maximum(params, decrement) if concave else None
+            step = step * self._shortening(step)
+            for _ in range(_HALVINGS):
+                moved = self._moved(params, active, step)
+                there = self._at(moved)
+                if decrement < _NEAR or there.value >= here.value - self._rounding(here):
+                    break
+                step = 0.5 * step
+            else:
+                return None
+            params, here = moved, there
+        return None
+
+    def _at(self, params: Parameters) -> SecondOrder:
+        active = active_parameters(self._joint, params)
+        return second_order(self._joint, params, self._f, self._columns, active, self._nodes)
+
+    def _rounding(self, here: SecondOrder) -> float:
+        return _ROUNDING * max(abs(here.value), self._joint.n)
+
+    def _moved(self, params: Parameters, active: tuple[VarianceParameter, ...], step: Tensor) -> Parameters:
+        beta = params.beta + self._to_beta @ step[: self._size].reshape(-1, self._joint.n_classes)
+        if self._joint.family.symmetric:
+            # What all classes share changes no probability.
+            beta = beta - beta.mean(dim=1, keepdim=True)
+        return replace(shifted(params, active, step[self._size :].numpy()), beta=beta)
+
+    def _shortening(self, step: Tensor) -> float:
+        eta = float(step[: self._size].norm()) / self._joint.n**0.5
+        variance = float(step[self._size :].abs().max()) if len(step) > self._size else 0.0
+        return min(1.0, _LONGEST_ETA / max(eta, 1e-300), _LONGEST / max(variance, 1e-300))
+
+    def _without_useless(
+        self,
+        params: Parameters,
+        here: SecondOrder,
+        active: tuple[VarianceParameter, ...],
+        step: Tensor,
+        *,
+        all_of_them: bool,
+    ) -> tuple[Parameters, SecondOrder] | None:
+        """`params` with a variance of 0 where that is as good and the likelihood falls from there; None if none is."""
+        for k, p in enumerate(active):
+            if p.i != p.j or not (all_of_them or step[self._size + k] < -_FALLING):
+                continue
+            sd = params.sigma[0][p.class_, p.i, p.i].sqrt()
+            hair = _HAIR / self._joint.terms[0].size[p.i].clamp_min(1e-150)
+            near = self._at(shifted(params, (p,), torch.log(hair / sd)[None].numpy()))
+            if near.value >= here.value - self._rounding(here) and near.score[self._size + k] <= 0:
+                keep = torch.ones(params.sigma[0].shape[1], dtype=torch.float64)
+                keep[p.i] = 0.0
+                sigma = params.sigma[0].clone()
+                sigma[p.class_] *= keep[:, None] * keep
+                params = replace(params, sigma=(sigma,))
+                return params, self._at(params)
+        return None
+
+
+def _newton_step(here: SecondOrder) -> tuple[Tensor, float, bool]:
+    """Information^-1 score, its length in standard errors, and whether the information is positive.
+
+    Directions in which the likelihood bends upwards go uphill as far as if it bent downwards.
+    """
+    scale = torch.diagonal(here.complete).clamp_min(1e-300).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * here.information * scale)
+    inverse = torch.where(values.abs() > _FLAT, 1.0 / values.abs(), 0.0)
+    along = vectors.T @ (scale * here.score)
+    return (
+        scale * (vectors @ (inverse * along)),
+        float((inverse * along.square()).sum().sqrt()),
+        bool((values > -_FLAT).all()),
+    )

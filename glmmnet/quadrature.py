@@ -1,0 +1,182 @@
+"""Adaptive Gauss-Hermite quadrature level by level: the likelihood, its score and its observed information.
+
+For models of one random term with at most two effects a level; f is held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import find_mode, level_blocks
+from glmmnet.variance import VarianceParameter, derivative
+
+#: Dimensions that one level's quadrature may have.
+_MOST_DIMENSIONS = 2
+#: Rows x quadrature points that are held at once.
+_ROWS_AT_ONCE = 4_000_000
+#: Quadrature points a dimension, fewer where rows x points or levels x points are more than so many.
+_NODES, _FEWER_NODES, _MOST_ROWS, _MOST_LEVELS = 31, 15, 500_000_000, 50_000_000
+
+
+@dataclass(frozen=True)
+class LevelQuadrature:
+    """Adaptive Gauss-Hermite points of b around the mode of each level, for a model of one random term.
+
+    Attributes
+    ----------
+    log_mass : Tensor, (q, K)
+        Log of p(y of the level, b) times the quadrature weight; its logsumexp over K is log p(y of the level).
+    """
+
+    log_mass: Tensor
+    _mode: Tensor
+    _spread: Tensor
+    _grid: Tensor
+
+    def points(self, rows_a_point: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of (b (Q, C, k), posterior probabilities (q, k)), small enough for `rows_a_point` rows a point."""
+        probability = torch.softmax(self.log_mass, dim=1)
+        for part in _pieces(self._grid.shape[1], rows_a_point):
+            yield _points(self._mode, self._spread, self._grid[:, part]), probability[:, part]
+
+
+def has_quadrature(joint: JointModel) -> bool:
+    """Whether b can be integrated out level by level: one random term of at most two effects a level."""
+    return len(joint.terms) == 1 and joint.terms[0].r * joint.n_classes <= _MOST_DIMENSIONS
+
+
+def n_nodes(joint: JointModel) -> int:
+    """Quadrature points a dimension that the likelihood of this model takes."""
+    term = joint.terms[0]
+    points = _NODES ** (term.r * joint.n_classes)
+    return _NODES if joint.n * points <= _MOST_ROWS and term.q * points <= _MOST_LEVELS else _FEWER_NODES
+
+
+def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes: int) -> LevelQuadrature:
+    """Quadrature with `nodes` points a dimension; see :func:`has_quadrature`.
+
+    Parameters
+    ----------
+    fixed : Tensor, (n, C, 1)
+        The part of eta that is free of b.
+    """
+    dimension = joint.terms[0].r * joint.n_classes
+    x, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    grid = torch.as_tensor(np.stack(np.meshgrid(*[x] * dimension, indexing="ij")).reshape(dimension, -1))
+    log_weight = torch.as_tensor(np.log(weights))[torch.cartesian_prod(*[torch.arange(nodes)] * dimension)]
+    term, mode = joint.terms[0], find_mode(joint, fixed, params).mode
+    precision = joint.precisions(params)[0]
+    weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
+    factor = torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
+    spread = torch.linalg.inv(factor).mT
+    values = []
+    for part in _pieces(grid.shape[1], joint.n * joint.n_classes):
+        b = _points(mode, spread, grid[:, part])
+        log_p = joint.weights[:, None] * joint.family.log_prob(fixed + joint.random_eta(b), joint.target.y, params.phi)
+        own = b.reshape(term.q, term.r, joint.n_classes, -1)
+        values.append(term.level_sum(log_p) - 0.5 * torch.einsum("qics,cij,qjcs->qs", own, precision, own))
+    # hermegauss integrates against exp(-x^2 / 2): that factor is given back.
+    constant = log_weight.reshape(grid.shape[1], dimension).sum(dim=1) + 0.5 * grid.square().sum(dim=0)
+    log_det = (
+        -torch.log(torch.diagonal(factor, dim1=1, dim2=2)).sum(dim=1) + joint.prior_log_normalizer(params) / term.q
+    )
+    return LevelQuadrature(torch.cat(values, dim=1) + constant + log_det[:, None], mode, spread, grid)
+
+
+def _pieces(points: int, rows_a_point: int) -> Iterator[slice]:
+    size = max(1, _ROWS_AT_ONCE // rows_a_point)
+    for start in range(0, points, size):
+        yield slice(start, start + size)
+
+
+def _points(mode: Tensor, spread: Tensor, grid: Tensor) -> Tensor:
+    return mode[:, :, None] + (spread @ grid).reshape(*mode.shape, -1)
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """The log-likelihood near the parameters: coefficients, classes innermost, then variance parameters.
+
+    Attributes
+    ----------
+    value : float
+        Log p(y).
+    score : Tensor, (k,)
+    information : Tensor, (k, k)
+        Minus the second derivatives.
+    complete : Tensor, (k, k)
+        Expected information if b were observed.
+    """
+
+    value: float
+    score: Tensor
+    information: Tensor
+    complete: Tensor
+
+
+def second_order(
+    joint: JointModel,
+    params: Parameters,
+    f: Tensor | None,
+    columns: Tensor,
+    active: tuple[VarianceParameter, ...],
+    nodes: int,
+) -> SecondOrder:
+    """Value, score and information of the log-likelihood by Fisher's and Louis' identities, in one pass.
+
+    Parameters
+    ----------
+    f : Tensor, (n, C), optional
+        Network output, held fixed.
+    columns : Tensor, (n, m)
+        Columns of the fixed part, in place of X.
+    active : tuple of VarianceParameter, (k,)
+        See :func:`glmmnet.variance.active_parameters`.
+    nodes : int
+        Quadrature points a dimension.
+
+    References
+    ----------
+    Louis (1982), J. R. Stat. Soc. B 44(2), 226-233.
+    """
+    term, precision, fixed = joint.terms[0], joint.precisions(params)[0], joint.fixed_eta(params, f)
+    derivatives = [derivative(params, p) for p in active]
+    pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(active, derivatives, strict=True)]
+    size = columns.shape[1] * joint.n_classes
+    mean_weight = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
+    mean = torch.zeros(term.q, size + len(active), dtype=torch.float64)
+    second = torch.zeros(size + len(active), size + len(active), dtype=torch.float64)
+    quadrature = level_quadrature(joint, fixed, params, nodes)
+    for b, probability in quadrature.points(joint.n * max(size, 1)):
+        eta = fixed + joint.random_eta(b)
+        _, score = joint.log_likelihood_and_score(eta, params.phi)
+        of_row = probability.index_select(0, term.index)
+        mean_weight += torch.einsum("ncds,ns->ncd", joint.weight(eta, params.phi), of_row)
+        scores = []
+        if size:
+            by_row = columns[:, :, None, None] * score[:, None]
+            scores.append(term.level_sum(by_row).reshape(term.q, size, b.shape[2]))
+        own = b.reshape(term.q, term.r, joint.n_classes, -1)
+        for p, matrix in zip(active, pulled, strict=True):
+            of_class = own[:, :, p.class_]
+            trace = (matrix * params.sigma[0][p.class_]).sum()
+            scores.append(0.5 * (torch.einsum("qis,ij,qjs->qs", of_class, matrix, of_class) - trace)[:, None])
+        every = torch.cat(scores, dim=1)
+        weighted = every * probability[:, None]
+        mean += weighted.sum(dim=2)
+        second += torch.einsum("qas,qbs->ab", weighted, every)
+    complete = torch.zeros_like(second)
+    fixed_part = torch.einsum("nk,ncd,nm->kcmd", columns, mean_weight, columns)
+    complete[:size, :size] = fixed_part.reshape(size, size)
+    for a, p in enumerate(active):
+        for b_, other in enumerate(active):
+            if other.class_ == p.class_:
+                complete[size + a, size + b_] = 0.5 * term.q * (pulled[a] * derivatives[b_].T).sum()
+    value = float(torch.logsumexp(quadrature.log_mass, dim=1).sum())
+    return SecondOrder(value, mean.sum(dim=0), complete - (second - mean.T @ mean), complete)
