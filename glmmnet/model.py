@@ -10,18 +10,22 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import lsqr
 from torch import Tensor, nn
 
 from glmmnet.design import Design, DesignState, build_design
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import final_draws
 from glmmnet.em.loop import Problem, floored, run
+from glmmnet.em.separation import separating_columns, separating_groups
 from glmmnet.em.state import EMState
-from glmmnet.errors import ConvergenceWarning, DataWarning, FitError
+from glmmnet.errors import ConvergenceWarning, DataWarning, FitError, FormulaError
 from glmmnet.families import Family, resolve
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse
+from glmmnet.information import collinear_columns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_exact_posterior
 from glmmnet.networks import NeuralPredictor, build_predictor
@@ -33,6 +37,8 @@ from glmmnet.typing import Sampler
 
 #: Standard deviations below this share of the residual's (or of 1 on a link scale) are reported as 0.
 _BOUNDARY = 1e-4
+#: Residual variances below this share of the response's are looked at: the fit may be exact.
+_SUSPICIOUS = 1e-5
 
 
 class GLMMNet:
@@ -68,6 +74,9 @@ class GLMMNet:
             # Built once here, so that a wrong option is an error before anything is fitted.
             with torch.random.fork_rng(devices=[]):
                 self._build_predictor()
+        elif nn_options or networks:
+            given = "networks=" if networks else "nn="
+            raise FormulaError(f"{given} is given, but the formula {formula!r} has no nn() block, e.g. nn(x1 + x2).")
 
     @classmethod
     def from_formula(
@@ -95,7 +104,15 @@ class GLMMNet:
                 DataWarning,
                 stacklevel=3,
             )
-        return cls(formula, resolved, design, state, nn, networks)
+        model = cls(formula, resolved, design, state, nn, networks)
+        if names := collinear_columns(model._joint):
+            warnings.warn(
+                f"columns of the fixed part are collinear: {', '.join(names)}; their coefficients are not identified, "
+                "and the fit takes the ones of least norm. Leave out what the others imply.",
+                DataWarning,
+                stacklevel=3,
+            )
+        return model
 
     def _build_predictor(self) -> NeuralPredictor:
         joint = self._joint
@@ -131,16 +148,22 @@ class GLMMNet:
         Raises
         ------
         TypeError
-            An unknown option.
+            An unknown option, or a value of the wrong type.
         FitError
-            The estimation cannot go on.
+            An option's value is out of range; the estimation cannot go on.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The stopping rule was not met, or columns or groups separate the response, so that there is no estimate
+            (then ``results.converged`` is False).
         """
         config = EMConfig.from_options(options)
-        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        seed = _checked_seed(seed)
         began = time.perf_counter()
         with torch_session(seed, config.threads), interruptible() as interruption:
             predictor = self._build_predictor() if self.design.neural else None
-            problem = Problem(self._joint, predictor, inputs(self.design), self._sampler(sampler, config))
+            problem = Problem(self._joint, predictor, inputs(self.design), self._sampler(sampler))
             states: list[EMState] = []
             with progress_bar(progress, None) as bar:
                 for state in run(problem, config):
@@ -148,9 +171,20 @@ class GLMMNet:
                     bar.update(history_row(self._joint, state))
                     if interruption.requested:
                         break
-            fitted = self._finish(problem, config, states[-1], seed)
-        last = states[-1]
-        if not last.converged and not interruption.requested:
+            last = states[-1]
+            self._refuse_exact_fit(last)
+            columns = separating_columns(self._joint, last.params, last.f)
+            groups = separating_groups(self._joint, last.params)
+            fitted = self._finish(problem, config, last, seed)
+        if columns or groups:
+            warnings.warn(
+                f"The response is separated by {', '.join((*columns, *groups))}: the likelihood rises for ever along "
+                "these coefficients or variances; the numbers are where the search stopped and mean nothing. Leave "
+                "them out or merge levels.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        elif not last.converged and not interruption.requested:
             warnings.warn(
                 f"EM stopped after {last.iteration} iterations before its rule was met (max|change|/se "
                 f"{last.change:.3f}, tol {config.tol:g}); raise max_iter or look at results.plot.history().",
@@ -159,14 +193,36 @@ class GLMMNet:
             )
         history = pd.DataFrame([history_row(self._joint, state) for state in states])
         seconds = time.perf_counter() - began
-        return GLMMNetResults(self.formula, history, last.converged, seconds, fitted)
+        converged = last.converged and not (columns or groups)
+        return GLMMNetResults(self.formula, history, converged, seconds, fitted)
 
-    def _sampler(self, sampler: str | Sampler | None, config: EMConfig) -> Sampler | None:
+    def _sampler(self, sampler: str | Sampler | None) -> Sampler | None:
+        if isinstance(sampler, str):
+            sampler = SAMPLERS[sampler]()
+        elif isinstance(sampler, type) or not (sampler is None or callable(getattr(sampler, "draw", None))):
+            raise TypeError(
+                f"sampler={sampler!r} must be {', '.join(map(repr, SAMPLERS))} or an object with the method draw()."
+            )
         if not self._joint.terms:
             return None
-        if sampler is None:
-            return None if has_exact_posterior(self._joint) else SAMPLERS["nuts"]()
-        return SAMPLERS[sampler]() if isinstance(sampler, str) else sampler
+        if sampler is None and not has_exact_posterior(self._joint):
+            return SAMPLERS["nuts"]()
+        return sampler
+
+    def _refuse_exact_fit(self, last: EMState) -> None:
+        """FitError where fixed and random columns together leave no residual: variances then mean nothing."""
+        joint = self._joint
+        start = joint.family.start(joint.target.y, joint.weights)[1]
+        if not joint.family.has_dispersion or last.params.phi > _SUSPICIOUS * start:
+            return
+        root = joint.weights.sqrt().numpy()
+        x = joint.X.numpy() / np.maximum(np.linalg.norm(joint.X.numpy(), axis=0), 1e-300)
+        columns = sp.diags(root) @ sp.hstack([sp.csr_matrix(x), *([joint.z_matrix] if joint.terms else [])])
+        left = (joint.target.y - joint.offset)[:, :, 0] - last.f
+        fit = columns @ lsqr(columns, root * left[:, 0].numpy(), atol=1e-14, btol=1e-14)[0]
+        explained = torch.as_tensor(fit / np.where(root > 0, root, 1.0))[:, None] + last.f
+        # The family refuses a dispersion that is rounding error.
+        joint.family.dispersion(joint.offset + explained[:, :, None], joint.target.y, joint.weights)
 
     def _finish(self, problem: Problem, config: EMConfig, last: EMState, seed: int) -> Fitted:
         """Final draws at the last state's estimates."""
@@ -199,6 +255,16 @@ class GLMMNet:
 
     def __repr__(self) -> str:
         return f"<GLMMNet {self.formula!r}, {self.family.name}, {self.design.n} rows>"
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed={seed!r} must be a whole number, 0 or more, or None.")
+    if not 0 <= seed < 2**62:
+        raise FitError(f"seed={seed!r} must be 0 or more and below 2**62.")
+    return int(seed)
 
 
 def history_row(joint: JointModel, state: EMState) -> dict[str, object]:

@@ -133,9 +133,10 @@ class EMConfig:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
             raise TypeError(f"fit option {name}={value!r} must be a number, {wanted}.")
-        if not (math.isfinite(value) and good(value)):
+        number = float(value)
+        if not (math.isfinite(number) and good(number)):
             raise FitError(f"fit option {name}={value!r} must be {wanted}.")
-        object.__setattr__(self, name, float(value))
+        object.__setattr__(self, name, number)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> EMConfig:

@@ -62,6 +62,9 @@ class Bernoulli(Family):
         p = torch.sigmoid(eta)
         return (p * (1 - p))[:, :, None]
 
+    def unbounded(self, y: Tensor) -> Tensor:
+        return 2 * y - 1
+
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         mean = (weights * y[:, 0, 0]).sum() / weights.sum()
         return torch.logit(mean)[None], 1.0

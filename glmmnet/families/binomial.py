@@ -58,6 +58,10 @@ class Binomial(Family):
         p = torch.sigmoid(eta)
         return (y[:, 1:] * p * (1 - p))[:, :, None]
 
+    def unbounded(self, y: Tensor) -> Tensor:
+        successes, failures = y[:, :1] > 0, y[:, 1:] > y[:, :1]
+        return torch.cat([successes.to(y.dtype), -failures.to(y.dtype)], dim=1)
+
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         k, n = (weights[:, None] * y[:, :, 0]).sum(dim=0)
         return torch.logit((k + 0.5) / (n + 1.0))[None], 1.0

@@ -100,6 +100,11 @@ class Categorical(Family):
         torch.diagonal(weight, dim1=1, dim2=2).add_(p.transpose(1, 2))
         return weight
 
+    def unbounded(self, y: Tensor) -> Tensor:
+        own = y[:, :, 0]
+        rows = own[:, None, :] - torch.eye(own.shape[1], dtype=y.dtype)
+        return rows if self.reference is None else rows[:, :, 1:]
+
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         share = (weights[:, None] * y[:, :, 0]).sum(dim=0) / weights.sum()
         return self.link.link(share[None])[0], 1.0

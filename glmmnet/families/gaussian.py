@@ -7,10 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from glmmnet.errors import FitError
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target, as_numbers
 from glmmnet.links import IDENTITY
 from glmmnet.typing import Response
+
+#: A residual variance below this share of the response's is rounding error.
+_EXACT = 1e-12
 
 
 @FAMILIES.register("gaussian")
@@ -67,7 +71,13 @@ class Gaussian(Family):
 
     def dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
         square = (y - eta)[:, 0].square().mean(dim=1)
-        return float((weights * square).sum() / weights.sum())
+        phi = float((weights * square).sum() / weights.sum())
+        if phi <= _EXACT * self.start(y, weights)[1]:
+            raise FitError(
+                "the model reproduces the response exactly: its residual variance is 0, and the likelihood has no "
+                "maximum. Leave out the column that the response was computed from."
+            )
+        return phi
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
         return -0.5 * (y[:, 0, 0] - mean).square()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -230,6 +231,22 @@ def test_simulated_mean_and_variance(family: Family, response: Response) -> None
     error = centred.std(dim=1) / math.sqrt(draws)
     variance = family.variance(mean, target.y, phi)
     assert bool(((centred.mean(dim=1) - variance).abs() < 5 * error + 1e-4).all())
+
+
+@every_case
+def test_unbounded_rows_are_where_the_likelihood_never_falls(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    rows = family.unbounded(target.y)
+    generator = torch.Generator().manual_seed(20261122)
+    direction = torch.randn(len(target.y), len(target.predictors), 50, generator=generator, dtype=torch.float64)
+    path = [family.log_prob(t * direction, target.y, phi_of(family)) for t in (0.0, 1.0, 10.0, 1e3, 1e6)]
+    falls = torch.stack([after < before - 1e-9 for before, after in itertools.pairwise(path)]).any(dim=0)
+    if rows is None:
+        assert falls.any(dim=0).all()
+        return
+    inside = (torch.einsum("nkc,ncs->nks", rows, direction) >= 0).all(dim=1)
+    assert not (inside & falls).any()
+    assert falls[~inside].all()
 
 
 @every_case

@@ -1,0 +1,91 @@
+"""Separation: columns or groups along which the likelihood rises for ever, so that there is no estimate."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse as sp
+from torch import Tensor
+
+from glmmnet.joint import JointModel, Parameters
+
+#: Rows are looked at where some fitted weight is below this share of the largest: elsewhere nothing has run away.
+_FLAT = 1e-2
+#: Coefficients of standardised columns below this are rounding errors of the linear programme.
+_NONZERO = 1e-6
+#: Cost of the intercept beside 1 of every other column: whatever separates, it is not to be blamed.
+_COST_OF_INTERCEPT = 1e-3
+#: Standard deviations of a term beyond this, in log-odds: nearly all its levels have probabilities of 0 or 1.
+_RUNAWAY_SD = 15.0
+
+
+def separating_columns(joint: JointModel, params: Parameters, f: Tensor | None = None) -> tuple[str, ...]:
+    """Names of the fewest columns of X that separate the responses; empty where the estimates are finite.
+
+    A direction d of beta along which no row's likelihood falls and some row's rises is found by a linear programme;
+    of all such directions it is the one with the smallest sum of absolute coefficients of standardised columns.
+
+    Parameters
+    ----------
+    joint : JointModel
+    params : Parameters
+        Where the fit ended: the programme is solved only if some row's weight has all but vanished there.
+    f : Tensor, (n, C), optional
+
+    References
+    ----------
+    Konis (2007), Linear programming algorithms for detecting separated data in binary logistic regression models,
+    section 3.3.
+    """
+    rows = joint.family.unbounded(joint.target.y)
+    if rows is None or not joint.x_names:
+        return ()
+    eta = joint.fixed_eta(params, f)
+    weight = joint.family.weight(eta, joint.target.y, params.phi)[..., 0].diagonal(dim1=1, dim2=2).sum(dim=1)
+    counted = (joint.weights > 0) & (rows != 0).any(dim=2).any(dim=1)
+    if not bool((weight[counted] <= _FLAT * weight[counted].max()).any()):
+        return ()
+    x = joint.X[counted].numpy()
+    spread, size = x.std(axis=0), np.sqrt((x**2).mean(axis=0))
+    constant = spread <= 1e-12 * size
+    if "Intercept" in joint.x_names:
+        x = np.where(constant, x, x - x.mean(axis=0))
+    x = x / np.where(constant, np.maximum(size, 1e-300), spread)
+    direction = _direction(x, rows[counted].numpy(), np.where(constant, _COST_OF_INTERCEPT, 1.0))
+    involved = np.abs(direction).max(axis=1, initial=0.0) > _NONZERO
+    if (involved & ~constant).any():
+        involved &= ~constant
+    return tuple(name for name, is_in in zip(joint.x_names, involved, strict=True) if is_in)
+
+
+def separating_groups(joint: JointModel, params: Parameters) -> tuple[str, ...]:
+    """Grouping factors whose variance has run away, as it does where each level has one outcome only."""
+    if joint.family.unbounded(joint.target.y) is None:
+        return ()
+    found = []
+    for term, sigma in zip(joint.terms, params.sigma, strict=True):
+        reach = sigma.diagonal(dim1=1, dim2=2).sqrt() * term.size
+        if bool((reach > _RUNAWAY_SD).any()):
+            found.append(term.group)
+    return tuple(dict.fromkeys(found))
+
+
+def _direction(x: np.ndarray, rows: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """The cheapest d (p, C) with A_i (x_i' d) >= 0 in all rows and a mean of 1; 0 where there is none."""
+    classes = rows.shape[2]
+    constraints = np.einsum("ikc,ij->ikjc", rows, x).reshape(-1, x.shape[1] * classes)
+    constraints = np.unique(constraints[constraints.any(axis=1)], axis=0)
+    total = constraints.mean(axis=0)
+    both = sp.csr_matrix(np.hstack([constraints, -constraints]))
+    result = scipy.optimize.linprog(
+        np.tile(np.repeat(cost, classes), 2),
+        A_ub=-both,
+        b_ub=np.zeros(len(constraints)),
+        A_eq=np.concatenate([total, -total])[None],
+        b_eq=[1.0],
+        method="highs",
+    )
+    if not result.success:
+        return np.zeros((x.shape[1], classes))
+    plus, minus = np.split(result.x, 2)
+    return (plus - minus).reshape(x.shape[1], classes)
