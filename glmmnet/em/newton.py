@@ -27,12 +27,14 @@ _NEAR = 0.05
 _STEPS, _HALVINGS = 20, 8
 #: A step moves log standard deviations and Fisher z at most so far, and the fixed part of eta (root mean square).
 _LONGEST, _LONGEST_ETA = 1.0, 2.0
-#: Most parameters, and most rows x points x parameters.
-_MOST_PARAMETERS, _MOST_SCORES = 100, 4_000_000_000
+#: Most parameters, and most rows x points x parameters; beyond so many fewer points are taken.
+_MOST_PARAMETERS, _MOST_SCORES, _MANY_SCORES, _FEWER_NODES = 100, 4_000_000_000, 100_000_000, 15
 #: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
-_FALLING, _HAIR = 0.3, 1e-4
+_FALLING, _HAIR = 0.2, 1e-4
 #: Largest decrement that counts as converged.
 _TOLERANCE = 1e-3
+#: A step of eta (root mean square) that is none any more; a decrement of 0 is not enough where beta runs away.
+_STILL = 0.05
 #: Rounding error of a log-likelihood, as a share of it.
 _ROUNDING = 1e-12
 #: An eigenvalue of the scaled information below is that of a direction without information.
@@ -43,10 +45,22 @@ def has_newton(joint: JointModel) -> bool:
     """Whether the polish may end by Newton's method: quadrature applies, is affordable, and is needed."""
     if joint.family.quadratic or joint.family.has_dispersion or not has_quadrature(joint):
         return False
-    term = joint.terms[0]
-    parameters = joint.n_classes * (joint.X.shape[1] + term.r * (term.r + 1) // 2)
-    points = n_nodes(joint) ** (term.r * joint.n_classes)
-    return parameters <= _MOST_PARAMETERS and joint.n * points * parameters <= _MOST_SCORES
+    return _n_parameters(joint) <= _MOST_PARAMETERS and _n_scores(joint, _nodes(joint)) <= _MOST_SCORES
+
+
+def _n_parameters(joint: JointModel) -> int:
+    r = joint.terms[0].r
+    return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2)
+
+
+def _n_scores(joint: JointModel, nodes: int) -> int:
+    return joint.n * _n_parameters(joint) * nodes ** (joint.terms[0].r * joint.n_classes)
+
+
+def _nodes(joint: JointModel) -> int:
+    """Quadrature points a dimension of the last steps."""
+    nodes = n_nodes(joint)
+    return nodes if _n_scores(joint, nodes) <= _MANY_SCORES else min(nodes, _FEWER_NODES)
 
 
 def finish_by_newton(
@@ -101,7 +115,7 @@ def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance:
     tolerance : float
         The largest decrement that counts as converged.
     """
-    fine = n_nodes(joint)
+    fine = _nodes(joint)
     if fine > _COARSE:
         near = _Search(joint, f, _COARSE, _NEAR).run(params)
         params = params if near is None else near.params
@@ -126,7 +140,7 @@ class _Search:
                 params, here = without
                 continue
             if decrement < self._tolerance:
-                return Maximum(params, decrement) if concave else None
+                return Maximum(params, decrement) if concave and self._eta_step(step) < _STILL else None
             step = step * self._shortening(step)
             for _ in range(_HALVINGS):
                 moved = self._moved(params, active, step)
@@ -153,8 +167,12 @@ class _Search:
             beta = beta - beta.mean(dim=1, keepdim=True)
         return replace(shifted(params, active, step[self._size :].numpy()), beta=beta)
 
+    def _eta_step(self, step: Tensor) -> float:
+        """Root mean square of the step of the fixed part of eta; the columns are orthonormal."""
+        return float(step[: self._size].norm()) / self._joint.n**0.5
+
     def _shortening(self, step: Tensor) -> float:
-        eta = float(step[: self._size].norm()) / self._joint.n**0.5
+        eta = self._eta_step(step)
         variance = float(step[self._size :].abs().max()) if len(step) > self._size else 0.0
         return min(1.0, _LONGEST_ETA / max(eta, 1e-300), _LONGEST / max(variance, 1e-300))
 

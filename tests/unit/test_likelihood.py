@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from glmmnet import likelihood, quadrature
+from glmmnet import quadrature
 from glmmnet.errors import FitError
 from glmmnet.families import Categorical
 from glmmnet.joint import Parameters

@@ -104,7 +104,7 @@ def test_network_rows_name_the_blocks():
 def test_dropped_rows_and_lack_of_convergence_are_noted():
     data = frame().assign(x=frame()["x"].where(frame().index > 4))
     with pytest.warns(gn.errors.DataWarning):
-        model = gn.glmm("b ~ x + (1 | g)", data=data, family="bernoulli")
+        model = gn.glmm("b ~ x + (1 | g) + (1 | h)", data=data, family="bernoulli")
     with pytest.warns(gn.errors.ConvergenceWarning):
         r = model.fit(seed=1, max_iter=1, draws=20, chains=2)
     text = str(r.summary())
