@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import lsqr
 from torch import Tensor, nn
 
 from glmmnet.design import Design, DesignState, build_design
 from glmmnet.em.config import EMConfig
+from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.final import final_draws
+from glmmnet.em.holdout import Marks, held_rows
 from glmmnet.em.loop import Problem, floored, run
 from glmmnet.em.separation import separating_columns, separating_groups
 from glmmnet.em.state import EMState
@@ -37,8 +37,6 @@ from glmmnet.typing import Sampler
 
 #: Standard deviations below this share of the residual's (or of 1 on a link scale) are reported as 0.
 _BOUNDARY = 1e-4
-#: Residual variances below this share of the response's are looked at: the fit may be exact.
-_SUSPICIOUS = 1e-5
 
 
 class GLMMNet:
@@ -62,6 +60,7 @@ class GLMMNet:
         design_state: DesignState,
         nn_options: Mapping[str, Any] | None,
         networks: Mapping[str, Any] | None,
+        booleans: pd.DataFrame | None = None,
     ) -> None:
         self.formula = formula
         self.family = family
@@ -69,6 +68,7 @@ class GLMMNet:
         self._design_state = design_state
         self._nn_options = dict(nn_options or {})
         self._networks = dict(networks or {})
+        self._booleans = pd.DataFrame() if booleans is None else booleans
         self._joint = JointModel.from_design(design, family)
         if design.neural:
             # Built once here, so that a wrong option is an error before anything is fitted.
@@ -104,7 +104,8 @@ class GLMMNet:
                 DataWarning,
                 stacklevel=3,
             )
-        model = cls(formula, resolved, design, state, nn, networks)
+        booleans = data.select_dtypes(include=["bool", "boolean"]).copy() if design.neural else None
+        model = cls(formula, resolved, design, state, nn, networks, booleans)
         if names := collinear_columns(model._joint):
             warnings.warn(
                 f"columns of the fixed part are collinear: {', '.join(names)}; their coefficients are not identified, "
@@ -124,6 +125,8 @@ class GLMMNet:
         *,
         sampler: str | Sampler | None = None,
         seed: int | None = None,
+        validation: Marks | None = None,
+        device: str = "cpu",
         progress: bool | None = None,
         **options: Any,
     ) -> GLMMNetResults:
@@ -136,6 +139,12 @@ class GLMMNet:
             blocked Cholesky is small (the summary says so).
         seed : int, optional
             The same seed, data and versions give the same numbers; None: a fresh one, kept in ``results.seed``.
+        validation : str or array-like of bool, (n_total,), optional
+            Rows held out for early stopping while the network learns: the name of a boolean column, or True for
+            each such row of the data that the model was built from. They join for the polish. None:
+            `valid_fraction` of the rows at random.
+        device : "cpu"
+            Nothing else is supported so far.
         progress : bool, optional
             A progress bar; None: when standard error is a terminal. Ctrl-C stops after the current iteration.
         **options
@@ -149,6 +158,8 @@ class GLMMNet:
         ------
         TypeError
             An unknown option, or a value of the wrong type.
+        DesignError
+            `validation` does not fit the data.
         FitError
             An option's value is out of range; the estimation cannot go on.
 
@@ -160,10 +171,15 @@ class GLMMNet:
         """
         config = EMConfig.from_options(options)
         seed = _checked_seed(seed)
+        if str(device) != "cpu":
+            raise FitError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")
+        if validation is not None and not self.design.neural:
+            raise FormulaError(f"validation= holds rows out for nn() blocks; the formula {self.formula!r} has none.")
+        held = None if validation is None else held_rows(validation, self._booleans, self.design.rows)
         began = time.perf_counter()
         with torch_session(seed, config.threads), interruptible() as interruption:
             predictor = self._build_predictor() if self.design.neural else None
-            problem = Problem(self._joint, predictor, inputs(self.design), self._sampler(sampler))
+            problem = Problem(self._joint, predictor, inputs(self.design), self._sampler(sampler), held)
             states: list[EMState] = []
             with progress_bar(progress, None) as bar:
                 for state in run(problem, config):
@@ -172,7 +188,7 @@ class GLMMNet:
                     if interruption.requested:
                         break
             last = states[-1]
-            self._refuse_exact_fit(last)
+            refuse_exact_fit(self._joint, last.params.phi, last.f)
             columns = separating_columns(self._joint, last.params, last.f)
             groups = separating_groups(self._joint, last.params)
             fitted = self._finish(problem, config, last, seed)
@@ -208,21 +224,6 @@ class GLMMNet:
         if sampler is None and not has_exact_posterior(self._joint):
             return SAMPLERS["nuts"]()
         return sampler
-
-    def _refuse_exact_fit(self, last: EMState) -> None:
-        """FitError where fixed and random columns together leave no residual: variances then mean nothing."""
-        joint = self._joint
-        start = joint.family.start(joint.target.y, joint.weights)[1]
-        if not joint.family.has_dispersion or last.params.phi > _SUSPICIOUS * start:
-            return
-        root = joint.weights.sqrt().numpy()
-        x = joint.X.numpy() / np.maximum(np.linalg.norm(joint.X.numpy(), axis=0), 1e-300)
-        columns = sp.diags(root) @ sp.hstack([sp.csr_matrix(x), *([joint.z_matrix] if joint.terms else [])])
-        left = (joint.target.y - joint.offset)[:, :, 0] - last.f
-        fit = columns @ lsqr(columns, root * left[:, 0].numpy(), atol=1e-14, btol=1e-14)[0]
-        explained = torch.as_tensor(fit / np.where(root > 0, root, 1.0))[:, None] + last.f
-        # The family refuses a dispersion that is rounding error.
-        joint.family.dispersion(joint.offset + explained[:, :, None], joint.target.y, joint.weights)
 
     def _finish(self, problem: Problem, config: EMConfig, last: EMState, seed: int) -> Fitted:
         """Final draws at the last state's estimates."""

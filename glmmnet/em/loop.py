@@ -50,12 +50,15 @@ class Problem:
     sampler : Sampler or None
         None: exact draws, where :func:`glmmnet.laplace.has_exact_posterior`; while the network learns a factor for
         every refresh would take too long for many levels, so NUTS draws there.
+    held : Tensor of bool, (n,), or None
+        Rows held out for early stopping while the network learns; None: drawn at random.
     """
 
     joint: JointModel
     predictor: NeuralPredictor | None
     xs: list[Tensor]
     sampler: Sampler | None
+    held: Tensor | None = None
 
 
 def starting_parameters(joint: JointModel) -> Parameters:
@@ -89,7 +92,7 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
         sampler = problem.sampler
         if sampler is None and joint.terms and dense_size(joint.segments) > _QUICK_ROWS:
             sampler = SAMPLERS["nuts"]()
-        training = NetworkTraining(Rows(joint, problem.xs), problem.predictor, config, sampler)
+        training = NetworkTraining(Rows(joint, problem.xs), problem.predictor, config, sampler, problem.held)
         for state in training.run(params):
             iteration = state.iteration
             yield state

@@ -51,16 +51,27 @@ class NetworkTraining:
     Parameters
     ----------
     rows : Rows
-        All training rows; a share is held out for early stopping.
+        All training rows.
     predictor : NeuralPredictor
+    held : Tensor of bool, (n,), optional
+        Rows held out for early stopping; None: `config.valid_fraction` of them at random.
     """
 
-    def __init__(self, rows: Rows, predictor: NeuralPredictor, config: EMConfig, sampler: Sampler | None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        predictor: NeuralPredictor,
+        config: EMConfig,
+        sampler: Sampler | None,
+        held: Tensor | None = None,
+    ) -> None:
         n = rows.joint.n
-        held = round(n * config.valid_fraction)
-        order = torch.randperm(n)
-        self.valid = rows.subset(order[:held]) if held else None
-        self.train = rows.subset(order[held:].sort().values) if held else rows
+        if held is None:
+            held = torch.zeros(n, dtype=torch.bool)
+            held[torch.randperm(n)[: round(n * config.valid_fraction)]] = True
+        some = bool(held.any())
+        self.valid = rows.subset(held.nonzero()[:, 0]) if some else None
+        self.train = rows.subset((~held).nonzero()[:, 0]) if some else rows
         self.config = config
         self.predictor = predictor
         self.e_step = EStep(self.train.joint, sampler, config.network_draws)

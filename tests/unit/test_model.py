@@ -316,3 +316,33 @@ def test_collinear_columns_are_named_and_stay_finite(family, formula):
     assert np.isfinite(r.params).all() and r.params.abs().max() < 10
     plain = model(formula.replace(" + t", "") + " + (1 | g)", data=data, family=family).fit(**QUICK)
     np.testing.assert_allclose(r.predict(), plain.predict(), atol=0.05 if family == "bernoulli" else 1e-3)
+
+
+def test_rows_for_early_stopping_may_be_named():
+    data = frame().assign(held=np.arange(300) >= 200)
+    m = model("y ~ nn(x + z) + (1 | g)", data=data, nn={"layers": [4]})
+    by_name = m.fit(seed=1, epochs=3, validation="held", draws=4)
+    by_array = m.fit(seed=1, epochs=3, validation=data["held"].to_numpy(), draws=4)
+    np.testing.assert_array_equal(by_name.predict(), by_array.predict())
+    other = m.fit(seed=1, epochs=3, validation=~data["held"], draws=4)
+    assert not np.array_equal(by_name.predict(), other.predict())
+    # Held-out rows with another response change what stops the network, and nothing that it learns from.
+    odd = data.assign(y=np.where(data["held"], data["y"] + 50, data["y"]))
+    changed = model("y ~ nn(x + z) + (1 | g)", data=odd, nn={"layers": [4]}).fit(
+        seed=1, epochs=1, validation="held", draws=4
+    )
+    assert changed.history["valid_deviance"][0] > 10 * by_name.history["valid_deviance"][0]
+    assert changed.history["deviance"][0] < 10 * by_name.history["deviance"][0]
+
+
+def test_validation_needs_a_network_and_rows():
+    with pytest.raises(FormulaError, match="validation= holds rows out for nn"):
+        model().fit(seed=1, validation=np.arange(300) > 200)
+    with pytest.raises(DesignError, match="validation has 3 values; the data have 300"):
+        model("y ~ nn(x)").fit(seed=1, validation=[True, False, False])
+
+
+def test_only_the_cpu_is_supported():
+    with pytest.raises(FitError, match="device='cuda' is not supported so far"):
+        model().fit(seed=1, device="cuda")
+    assert model().fit(seed=1, device="cpu").converged

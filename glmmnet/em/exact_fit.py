@@ -1,0 +1,32 @@
+"""Exact fits: where fixed and random columns leave no residual, variances mean nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.sparse.linalg import lsqr
+from torch import Tensor
+
+from glmmnet.joint import JointModel
+
+#: Residual variances below this share of the response's are looked at.
+_SUSPICIOUS = 1e-5
+
+
+def refuse_exact_fit(joint: JointModel, phi: float, f: Tensor) -> None:
+    """Raise the family's FitError if X and Z together reproduce the response, given the network's output f (n, C).
+
+    Least squares on all columns is computed only where the residual variance `phi` is suspiciously small.
+    """
+    spread = joint.family.start(joint.target.y, joint.weights)[1]
+    if not joint.family.has_dispersion or phi > _SUSPICIOUS * spread:
+        return
+    root = joint.weights.sqrt().numpy()
+    x = joint.X.numpy() / np.maximum(np.linalg.norm(joint.X.numpy(), axis=0), 1e-300)
+    columns = sp.hstack([sp.csr_matrix(x), *([joint.z_matrix] if joint.terms else [])]).tocsr()
+    left = ((joint.target.y - joint.offset)[:, :, 0] - f)[:, 0].numpy()
+    solution = lsqr(sp.diags(root) @ columns, root * left, atol=1e-14, btol=1e-14)[0]
+    eta = joint.offset + (torch.as_tensor(columns @ solution)[:, None] + f)[:, :, None]
+    # The family refuses a dispersion that is rounding error.
+    joint.family.dispersion(eta, joint.target.y, joint.weights)
