@@ -15,11 +15,13 @@ from glmmnet.em.expansion import find_carriers
 from glmmnet.em.m_step import m_step
 from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
+from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.stopping import Drift, Streak, scaled_change
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import gaussian_posterior
 from glmmnet.networks import NeuralPredictor
 from glmmnet.samplers import SAMPLERS
 from glmmnet.typing import Sampler
@@ -30,6 +32,9 @@ _START_STEPS = 8
 _TUNED_ITERATIONS, _TUNING = (0, 5, 15), 20
 #: Dense rows of a blocked Cholesky that is quick enough for every refresh of the network's draws.
 _QUICK_ROWS = 300
+#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
+#: steps must be smaller by a factor.
+_FEW_EFFECTS, _CLOSER = 1000, 5
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
@@ -68,7 +73,7 @@ def starting_parameters(joint: JointModel) -> Parameters:
     if "Intercept" in joint.x_names:
         beta[joint.x_names.index("Intercept")] = eta
     plain = replace(joint, terms=())
-    nothing = torch.zeros(0, joint.n_classes, 1, dtype=torch.float64)
+    nothing = _no_effects(joint)
     params = Parameters(beta, (), phi)
     for _ in range(_START_STEPS if joint.X.shape[1] else 0):
         params = m_step(plain, (), params, nothing).params
@@ -98,8 +103,8 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
             yield state
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, training.best_params, f)
-    if problem.sampler is None and joint.family.quadratic and dense_size(joint.segments) <= config.exact_limit:
-        yield _exact(joint, params, f, iteration + 1, config)
+    if problem.sampler is None and joint.family.quadratic:
+        yield from _maximise(joint, params, f, iteration, config)
     else:
         states = _polish(joint, params, f, iteration, problem.sampler, config)
         yield from finish_by_newton(states, joint, f, config) if has_newton(joint) else states
@@ -109,13 +114,35 @@ def _output(joint: JointModel, f: Tensor | None) -> Tensor:
     return torch.zeros(joint.n, joint.n_classes, dtype=torch.float64) if f is None else f
 
 
-def _exact(joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig) -> EMState:
-    params = GaussianLikelihood(joint, f).maximise(params)
+def _maximise(
+    joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
+) -> Iterator[EMState]:
+    """Maximum likelihood of a Gaussian model: Fisher scoring for many levels, then the exact likelihood if quick."""
+    quick = dense_size(joint.segments) <= config.exact_limit
+    if not quick and not can_score(joint):
+        yield from _polish(joint, params, f, iteration, None, config)
+        return
+    if can_score(joint) and joint.n_effects > _FEW_EFFECTS:
+        tol = config.tol if quick else config.tol / _CLOSER
+        for step in VarianceScoring(joint, f).run(params, config.max_iter, tol):
+            iteration, params = iteration + 1, step.params
+            yield _ml_state(joint, params, f, iteration, step.change, not quick and step.change < tol)
+    if quick:
+        yield _ml_state(joint, GaussianLikelihood(joint, f).maximise(params), f, iteration + 1, 0.0, True)
+
+
+def _ml_state(
+    joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, change: float, converged: bool
+) -> EMState:
+    """A state of the maximisation: no draws but the mode of b."""
     fixed = joint.fixed_eta(params, f)
-    e_step = EStep(joint, None, 1)
-    b = e_step(fixed, floored(joint, params))
+    b = gaussian_posterior(joint, fixed, floored(joint, params)).mode[:, :, None] if joint.terms else _no_effects(joint)
     deviance = -2.0 * float(joint.log_likelihood(fixed + joint.random_eta(b), params.phi).mean())
-    return EMState(iteration, "polish", params, _output(joint, f), b, deviance, float("nan"), 0.0, True)
+    return EMState(iteration, "polish", params, _output(joint, f), b, deviance, float("nan"), change, converged)
+
+
+def _no_effects(joint: JointModel) -> Tensor:
+    return torch.zeros(0, joint.n_classes, 1, dtype=torch.float64)
 
 
 def floored(joint: JointModel, params: Parameters) -> Parameters:

@@ -10,7 +10,6 @@ from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
 from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
-
 #: Where a trajectory should end: a little beyond half a period.
 _TURN = 1.15 * math.pi
 
