@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,10 @@ from glmmnet.prediction import (
 
 #: Seeds after the fit's own, apart so that nothing correlates: coefficients, b of a new level, a new observation.
 _SEED_ERRORS, _SEED_LEVELS, _SEED_NEW = 1_000_003, 2_000_003, 3_000_017
+#: Numbers (rows x classes x draws) that are kept; of many rows fewer draws, but so many at least.
+_KEPT, _FEWEST_DRAWS = 20_000_000, 200
+#: Copies of a block's draws that are held at once.
+_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class PredictionResults:
     predicted_mean : Series or DataFrame
         As `predict` gives it, on the index of the data.
     mean_draws : ndarray, (n, k, S)
-        The mean under draws of b and of the fixed part's sampling error, which the posterior mean of b follows.
+        The mean under draws of b and of the fixed part's sampling error, which the posterior mean of b follows. Of more
+        than 20 million numbers S is not all of the final draws, but as many as that allows, or 200.
     new_draws : ndarray, (n, S)
         A new observation under each of these draws; (n, 0) for classes, which have no interval.
     index : pandas.Index
@@ -73,7 +78,7 @@ class PredictionResults:
         if not 0 < alpha < 1:
             raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
         ends = [alpha / 2, 1 - alpha / 2]
-        low, high = np.quantile(self.mean_draws, ends, axis=2)
+        low, high = _quantiles(self.mean_draws, ends)
         values = {
             "mean": np.asarray(self.predicted_mean, dtype=float)[self.rows].reshape(low.shape),
             "mean_se": self.mean_draws.std(axis=2, ddof=1),
@@ -81,8 +86,8 @@ class PredictionResults:
             "mean_ci_upper": high,
         }
         if self.new_draws.shape[1]:
-            below, above = np.quantile(self.new_draws, ends, axis=1)
-            values |= {"obs_ci_lower": below[:, None], "obs_ci_upper": above[:, None]}
+            below, above = _quantiles(self.new_draws[:, None], ends)
+            values |= {"obs_ci_lower": below, "obs_ci_upper": above}
         index = pd.MultiIndex.from_product([self.index, self.labels]) if self.labels else self.index
         full = np.full((len(self.index), low.shape[1]), np.nan)
         columns = {}
@@ -93,31 +98,50 @@ class PredictionResults:
         return pd.DataFrame(columns, index=index)
 
 
+def _quantiles(draws: np.ndarray, probabilities: list[float]) -> np.ndarray:
+    """Quantiles over the last axis of (n, k, S), a block of rows at a time since numpy copies what it sorts."""
+    out = np.empty((len(probabilities), *draws.shape[:2]))
+    for rows in row_blocks(len(draws), _COPIES * draws.shape[1] * draws.shape[2]):
+        out[:, rows] = np.quantile(draws[rows], probabilities, axis=2)
+    return out
+
+
+def _with_fewer_draws(fitted: Fitted, numbers_a_draw: int) -> Fitted:
+    """The same fit with draws evenly spaced among the final ones, so few that they can be kept for every row."""
+    draws = fitted.draws
+    total = draws.b.shape[2]
+    most = min(total, max(_KEPT // max(numbers_a_draw, 1), _FEWEST_DRAWS))
+    keep = torch.as_tensor(np.linspace(0, total - 1, most).round().astype(int))
+    return replace(fitted, draws=replace(draws, b=draws.b[:, :, keep], chains=1, draws=most, stats={}))
+
+
 def predict_with_error(
     fitted: Fitted, covariance: FixedCovariance, design: Design, index: pd.Index, request: Request
 ) -> PredictionResults:
     """Predicted means of a design's rows with draws of their error; `index` is that of the data."""
     family = fitted.joint.family
+    predicted = predict(fitted, design, request)
     fixed = fixed_eta(fitted, design)
+    labels = fitted.joint.target.labels if family.class_means else ()
+    fitted = _with_fewer_draws(fitted, design.n * fixed.shape[1])
     errors = coefficient_errors(fitted, covariance)
     columns = error_columns(fitted, design)
     by_column = errors.reshape(columns.shape[1], fixed.shape[1], errors.shape[1])
     shift = -torch.einsum("qck,ks->qcs", covariance.pull, errors) if request.level == "conditional" else None
-    means, new = [], []
-    for rows in row_blocks(design.n, fixed.shape[1] * errors.shape[1]):
+    draws = errors.shape[1]
+    means = np.empty((design.n, max(len(labels), 1), draws))
+    new = np.empty((design.n, 0 if family.class_means else draws))
+    for rows in row_blocks(design.n, _COPIES * fixed.shape[1] * draws):
         error = torch.einsum("nm,mcs->ncs", columns[rows], by_column)
         if shift is not None and design.random:
             error = error + random_eta(fitted, design.random, rows, shift)
         mean, new_eta = _mean_and_new_eta(fitted, design, rows, fixed, error, request)
-        means.append(mean.numpy())
-        new.append(_new_observations(fitted, new_eta, rows.start).numpy())
-    labels = fitted.joint.target.labels if family.class_means else ()
-    predicted = predict(fitted, design, request)
-    draws = errors.shape[1]
+        means[rows] = mean.numpy()
+        new[rows] = _new_observations(fitted, new_eta, rows.start).numpy()
     return PredictionResults(
         on_data(predicted, design, index),
-        np.concatenate(means) if means else np.zeros((0, max(len(labels), 1), draws)),
-        np.concatenate(new) if new else np.zeros((0, 0 if family.class_means else draws)),
+        means,
+        new,
         index,
         design.rows if len(index) != design.n else np.arange(design.n),
         labels,

@@ -129,3 +129,27 @@ def test_a_model_without_random_or_linear_part():
 def test_the_same_numbers_each_time():
     first, second = (bernoulli().get_prediction(frame().head(5)).summary_frame() for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_many_rows_keep_fewer_draws(monkeypatch):
+    rows = frame().head(20)
+    full = bernoulli("b ~ x + (1 | g)").get_prediction(rows, new_levels="marginal")
+    r = gaussian(draws=2000)
+    whole = r.get_prediction(rows)
+    assert full.mean_draws.shape == (20, 1, 200) and whole.mean_draws.shape == (20, 1, 8000)
+    monkeypatch.setattr("glmmnet.intervals._KEPT", 20 * 2500)
+    fewer = r.get_prediction(rows)
+    assert fewer.mean_draws.shape == (20, 1, 2500) and fewer.new_draws.shape == (20, 2500)
+    pd.testing.assert_series_equal(fewer.predicted_mean, whole.predicted_mean)
+    table, expected = fewer.summary_frame(), whole.summary_frame()
+    np.testing.assert_allclose(table["mean_se"], expected["mean_se"], rtol=0.08)
+    np.testing.assert_allclose(table["obs_ci_upper"], expected["obs_ci_upper"], atol=0.25)
+    monkeypatch.setattr("glmmnet.intervals._KEPT", 1)
+    assert r.get_prediction(rows).mean_draws.shape == (20, 1, 200)
+
+
+def test_blocks_of_rows_change_no_quantile(monkeypatch):
+    prediction = gaussian().get_prediction(frame().head(30))
+    whole = prediction.summary_frame()
+    monkeypatch.setattr("glmmnet.prediction._AT_ONCE", 4 * 1000 * 7)
+    pd.testing.assert_frame_equal(prediction.summary_frame(), whole)
