@@ -16,6 +16,7 @@ from torch import Tensor
 from glmmnet.cholesky import DENSE_LIMIT, dense_size, factorize
 from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood
+from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
@@ -36,6 +37,8 @@ _CG_TOLERANCE, _CG_STEPS = 1e-8, 500
 _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
 #: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from.
 _SIGNAL, _BATCHES = 2.0, 20
+#: Monte Carlo error of the information that is small, as a share of it; a standard error's is half of that.
+_NOISE = 0.2
 #: Quadrature points a dimension of the observed information; most parameters, rows x points x parameters it may have.
 _NODES, _MOST_PARAMETERS, _MOST_SCORES = 15, 40, 4_000_000_000
 #: An eigenvalue of the scaled information below minus this is no rounding error.
@@ -248,7 +251,7 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
 
     From the observed information or the curvature of the exact likelihood where one is at hand and the parameters are
     few, else by Louis (1982): expected complete-data information minus the variance of the complete-data score over
-    the draws.
+    the draws. Where that is indefinite or noisy, expected information of the linearised model.
     """
     joint = fitted.joint
     everything, active = variance_parameters(joint), active_parameters(joint, fitted.params)
@@ -265,8 +268,7 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
         information = _curvature(fitted, active)
         known = np.arange(len(active))
     else:
-        information, noise = _louis(fitted, active)
-        known = np.flatnonzero(np.diag(information) > _SIGNAL * noise)
+        information, known = _sampled(fitted, active)
     known, variance = _inverse_diagonal(information, known)
     for at, value in zip(known, variance, strict=True):
         se[everything.index(active[at])] = np.sqrt(value)
@@ -287,6 +289,18 @@ def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
     scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
     smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
     return None if bool((smallest < -_INDEFINITE).any()) else information
+
+
+def _sampled(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Louis' information where its Monte Carlo error is small, else the expected one; the parameters it knows of."""
+    information, noise = _louis(fitted, active)
+    known = np.arange(len(active))
+    clear = np.diag(information) > noise / _NOISE
+    if bool(clear.all()) and len(_inverse_diagonal(information, known)[0]) == len(active):
+        return information, known
+    if has_factor(fitted.joint):
+        return expected_information(fitted.joint, fitted.working, _mean_weight(fitted), active), known
+    return information, np.flatnonzero(np.diag(information) > _SIGNAL * noise)
 
 
 def _is_differenced(fitted: Fitted, parameters: int) -> bool:
