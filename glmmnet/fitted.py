@@ -58,6 +58,8 @@ class Fitted:
         None: exact draws.
     config : EMConfig
     seed : int
+    separating : tuple of str
+        Columns and grouping factors that separate the response, so that their estimates are infinite.
     """
 
     design: Design
@@ -72,6 +74,7 @@ class Fitted:
     sampler: Sampler | None
     config: EMConfig
     seed: int
+    separating: tuple[str, ...] = ()
 
     @property
     def fixed(self) -> Tensor:

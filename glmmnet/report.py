@@ -140,6 +140,8 @@ class Report:
             notes.append(f"Response: {fitted.joint.target.note}")
         if fitted.design.n_dropped:
             notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
+        if fitted.separating:
+            notes.append(f"No estimate, as the response is separated by: {', '.join(fitted.separating)}")
         if self.singular:
             notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
         if names := collinear_columns(fitted.joint):

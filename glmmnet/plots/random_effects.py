@@ -69,7 +69,8 @@ def random_effects(
             mine = own[(own["group"] == group) & (own["term"] == term)]
             if isinstance(column, tuple):
                 mine = mine[mine["class"] == column[1]]
-            _mark(ax, mine, k)
+            # A level such as 10:30 alone reads like a time of day.
+            _mark(ax, mine, k, f"{group} " if ":" in group else "")
     ax.set_yticks(range(len(groups)), [name(group) for group in reversed(groups)])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -93,13 +94,13 @@ def _ridge(ax: Axes, effects: np.ndarray, base: int, colour: str) -> None:
     ax.plot(grid, curve, color=colour, linewidth=1.4)
 
 
-def _mark(ax: Axes, mine: pd.DataFrame, base: int) -> None:
-    """One row's own effect: a point on the baseline with the level's name and the effect."""
+def _mark(ax: Axes, mine: pd.DataFrame, base: int, prefix: str) -> None:
+    """One row's own effect: a point on the baseline with the level's name after `prefix`, and the effect."""
     for level, effect in mine[["level", "effect"]].itertuples(index=False, name=None):
         ax.plot([effect, effect], [base, base + 0.3], color="black", linewidth=1)
         ax.plot(effect, base, "o", color="black", markersize=5, clip_on=False)
         ax.annotate(
-            f"{name(level)}  {effect:+.2f}",
+            f"{name(prefix)}{name(level)}  {effect:+.2f}",
             (effect, base + 0.3),
             (0, 2),
             textcoords="offset points",

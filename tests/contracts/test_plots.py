@@ -284,6 +284,16 @@ def test_random_effects_marks_one_row() -> None:
     assert len(marked.texts) == 3 and all("level" in text.get_text() for text in marked.texts)
 
 
+def test_random_effects_names_the_factors_of_an_interaction() -> None:
+    results = make(levels=(12, 30))
+    table = results.random_effects["g1"]
+    table.index = pd.Index([f"10:{k}" for k in range(len(table))])
+    effects = {"g0": results.random_effects["g0"], "month:day": table}
+    marked = replace(results, random_effects=effects).plot.random_effects(row=1)
+    shown = [text.get_text() for text in marked.texts]
+    assert shown[0].startswith("month:day 10:1  ") and shown[1].startswith("level")
+
+
 def test_random_effects_of_a_class_and_of_equal_levels() -> None:
     results = make("categorical")
     effects = dict(results.random_effects, g0=results.random_effects["g0"] * 0)

@@ -99,6 +99,13 @@ def test_ctrl_c_ends_in_results():
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_ctrl_c_while_the_network_learns_ends_in_results():
+    m = model("b ~ x + nn(z) + (1 | g)", family="bernoulli", nn={"layers": [4]})
+    r = m.fit(sampler=Interrupting(), seed=1, draws=20, chains=1)
+    assert r.history["phase"].tolist() == ["network"] and not r.converged
+    assert np.isfinite(r.predict()).all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -278,6 +285,7 @@ def test_perfect_separation_is_no_convergence():
     with pytest.warns(ConvergenceWarning, match="separated by x: "):
         r = model("b ~ x + z", data=data, family="bernoulli").fit(seed=1)
     assert not r.converged and "NOT converged" in str(r.summary())
+    assert "separated by: x\n" in str(r.summary())
 
 
 def test_groups_of_one_outcome_each_are_no_convergence():
@@ -346,3 +354,11 @@ def test_only_the_cpu_is_supported():
     with pytest.raises(FitError, match="device='cuda' is not supported so far"):
         model().fit(seed=1, device="cuda")
     assert model().fit(seed=1, device="cpu").converged
+
+
+def test_a_variance_of_zero_among_crossed_terms_is_exactly_zero():
+    data = frame().sort_values("g").assign(b=np.arange(300) % 2)
+    r = model("b ~ 1 + (1 | g) + (1 | h)", data=data, family="bernoulli").fit(seed=1, draws=20, chains=1)
+    assert r.singular and r.vcomp["variance"].tolist() == [0, 0]
+    assert "Singular fit" in str(r.summary()) and "more draws=" not in str(r.summary())
+    assert np.isfinite(r.get_prediction().summary_frame().to_numpy()).all()

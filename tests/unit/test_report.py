@@ -6,6 +6,7 @@ import pytest
 from _fits import bernoulli, binomial, categorical, frame, gaussian, network
 
 import glmmnet as gn
+from glmmnet.errors import DataWarning
 
 FITS = {
     "gaussian": gaussian,
@@ -114,8 +115,10 @@ def test_dropped_rows_and_lack_of_convergence_are_noted():
 
 def test_collinear_columns_are_named():
     data = frame().assign(x2=2 * frame()["x"], one=1.0)
-    r = gn.glmm("y ~ x + z + x2 + (1 | g)", data=data).fit(seed=1)
+    with pytest.warns(DataWarning, match="collinear: x, x2;"):
+        r = gn.glmm("y ~ x + z + x2 + (1 | g)", data=data).fit(seed=1)
     assert "Not identified, as they are collinear: x, x2" in str(r.summary())
-    r = gn.glmm("y ~ x + one + (1 | g)", data=data).fit(seed=1)
+    with pytest.warns(DataWarning, match="collinear: Intercept, one;"):
+        r = gn.glmm("y ~ x + one + (1 | g)", data=data).fit(seed=1)
     assert "collinear: Intercept, one" in str(r.summary())
     assert "collinear" not in str(gaussian().summary())
