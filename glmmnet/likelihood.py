@@ -26,14 +26,19 @@ from glmmnet.laplace import (
 from glmmnet.quadrature import has_quadrature, level_quadrature, n_nodes
 from glmmnet.typing import Sampler, SamplerState
 
-#: Temperatures of thermodynamic integration; transitions that warm up and that count at each.
-_TEMPERATURES, _WARMUP, _TRANSITIONS = 5, 15, 60
+#: Temperatures of thermodynamic integration; transitions that tune the step size at the first, and that forget the
+#: temperature before at each.
+_TEMPERATURES, _WARMUP, _FORGET = 5, 15, 5
+#: Transitions a round at each temperature, rounds at most, and the Monte Carlo error that is small enough.
+_TRANSITIONS, _ROUNDS, _ENOUGH = 20, 3, 0.1
+#: Batches whose means tell a Monte Carlo error, at least; a copy of b makes one or more.
+_BATCHES = 20
 #: Draws of importance sampling.
 _IMPORTANCE_DRAWS = 2000
 #: Rows x draws held at once.
 _ROWS_AT_ONCE = 4_000_000
 #: Copies of b side by side in thermodynamic integration hold at most so many rows.
-_COPIED_ROWS, _MOST_COPIES = 40_000, 20
+_COPIED_ROWS, _MOST_COPIES = 40_000, 50
 
 
 @dataclass(frozen=True)
@@ -218,24 +223,35 @@ def _thermodynamic(setting: _Setting) -> LogLikelihood:
     point = find_mode(joint, fixed, params)
     copies = max(1, min(_MOST_COPIES, _COPIED_ROWS // joint.n))
     posterior = WhitenedPosterior(joint, fixed, params, point.whitening, copies)
-    state = SamplerState(torch.randn(point.mode.numel() * copies, dtype=torch.float64))
+    shape = (*point.mode.shape, copies)
     nodes, weights = np.polynomial.legendre.leggauss(_TEMPERATURES)
-    value, variance = 0.0, 0.0
-    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        target = _Tempered(posterior, float(node))
-        result = setting.sampler.draw(target, state, draws=_TRANSITIONS, warmup=_WARMUP)
-        state = result.state
-        shape = (*point.mode.shape, copies)
-        ratios = torch.stack([_log_ratio(setting, point, u.reshape(shape)).mean() for u in result.u])
-        value += weight * float(ratios.mean())
-        variance += weight**2 * _variance_of_mean(ratios.numpy())
-    return LogLikelihood(value, math.sqrt(variance), "thermodynamic")
+    targets = [_Tempered(posterior, float(t)) for t in (nodes + 1) / 2]
+    states: list[SamplerState] = []
+    state = SamplerState(torch.randn(point.mode.numel() * copies, dtype=torch.float64))
+    for target in targets:
+        # The whitened targets are alike: one step size suits them all.
+        state = setting.sampler.draw(target, state, draws=_FORGET, warmup=0 if states else _WARMUP).state
+        states.append(state)
+    ratios: list[list[np.ndarray]] = [[] for _ in targets]
+    value = se = math.inf
+    for _ in range(_ROUNDS):
+        for k, target in enumerate(targets):
+            result = setting.sampler.draw(target, states[k], draws=_TRANSITIONS)
+            states[k] = result.state
+            ratios[k] += [_log_ratio(setting, point, u.reshape(shape)).numpy() for u in result.u]
+        value = float(sum(w / 2 * np.mean(r) for w, r in zip(weights, ratios, strict=True)))
+        se = math.sqrt(sum((w / 2) ** 2 * _variance_of_mean(np.array(r)) for w, r in zip(weights, ratios, strict=True)))
+        if se < _ENOUGH:
+            break
+    return LogLikelihood(value, se, "thermodynamic")
 
 
 def _variance_of_mean(values: np.ndarray) -> float:
-    """Variance of the mean of an autocorrelated series, from the means of ten batches."""
-    batches = np.array([batch.mean() for batch in np.array_split(values, 10)])
-    return float(batches.var(ddof=1)) / len(batches)
+    """Variance of the mean of autocorrelated series side by side (S, copies), from the means of batches."""
+    copies = values.shape[1]
+    times = min(-(-_BATCHES // copies), len(values))
+    batches = np.array([batch.mean(axis=0) for batch in np.array_split(values, times)])
+    return float(batches.var(ddof=1)) / batches.size
 
 
 _METHODS: dict[str, Callable[[_Setting], LogLikelihood]] = {

@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from glmmnet import quadrature
+from glmmnet import likelihood, quadrature
 from glmmnet.errors import FitError
 from glmmnet.families import Categorical
 from glmmnet.joint import Parameters
@@ -257,3 +257,17 @@ def test_refusals(joint_of, parameters_of):
         log_likelihood(crossed, params, method="exact")
     with pytest.raises(FitError, match="sampler"):
         log_likelihood(crossed, params, method="thermodynamic")
+
+
+@pytest.mark.parametrize("copies", [1, 4, 50])
+def test_variance_of_the_mean_of_correlated_series(copies):
+    rng = np.random.default_rng(20261122)
+    found = []
+    for _ in range(200):
+        series = np.zeros((400, copies))
+        noise = rng.normal(size=series.shape)
+        for t in range(1, 400):
+            series[t] = 0.5 * series[t - 1] + noise[t]
+        found.append(likelihood._variance_of_mean(series))
+    # The mean of an AR(1) series with coefficient 1/2 has variance (1 / (1 - 1/2))^2 / n.
+    assert np.mean(found) == pytest.approx(4.0 / (400 * copies), rel=0.15)
