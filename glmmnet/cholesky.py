@@ -73,7 +73,10 @@ def factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> Factor:
 
     Ask :func:`can_factorize` first where H may be large.
     """
-    factor = None if dense_size(segments) <= BLOCKED_LIMIT else sparse_factor(matrix)
+    rows = dense_size(segments)
+    if rows > DENSE_LIMIT:
+        return SparseFactor(matrix)
+    factor = None if rows <= BLOCKED_LIMIT else sparse_factor(matrix)
     return BlockedCholesky(matrix, segments) if factor is None else factor
 
 

@@ -17,7 +17,7 @@ from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
-from glmmnet.em.stopping import Drift, Streak, scaled_change
+from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.joint import JointModel, Parameters
@@ -126,19 +126,24 @@ def _maximise(
         tol = config.tol if quick else config.tol / _CLOSER
         for step in VarianceScoring(joint, f).run(params, config.max_iter, tol):
             iteration, params = iteration + 1, step.params
-            yield _ml_state(joint, params, f, iteration, step.change, not quick and step.change < tol)
+            done = not quick and step.change < tol
+            yield _ml_state(joint, params, f, iteration, step.change, done, torch.as_tensor(step.b)[:, None])
     if quick:
-        yield _ml_state(joint, GaussianLikelihood(joint, f).maximise(params), f, iteration + 1, 0.0, True)
+        params = GaussianLikelihood(joint, f).maximise(params)
+        mode = torch.zeros(0, 1, dtype=torch.float64)
+        if joint.terms:
+            mode = gaussian_posterior(joint, joint.fixed_eta(params, f), floored(joint, params)).mode
+        yield _ml_state(joint, params, f, iteration + 1, 0.0, True, mode)
 
 
 def _ml_state(
-    joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, change: float, converged: bool
+    joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, change: float, done: bool, mode: Tensor
 ) -> EMState:
-    """A state of the maximisation: no draws but the mode of b."""
-    fixed = joint.fixed_eta(params, f)
-    b = gaussian_posterior(joint, fixed, floored(joint, params)).mode[:, :, None] if joint.terms else _no_effects(joint)
-    deviance = -2.0 * float(joint.log_likelihood(fixed + joint.random_eta(b), params.phi).mean())
-    return EMState(iteration, "polish", params, _output(joint, f), b, deviance, float("nan"), change, converged)
+    """A state of the maximisation: no draws, but the mode of b (Q, 1)."""
+    b = mode[:, :, None]
+    eta = joint.fixed_eta(params, f) + joint.random_eta(b)
+    deviance = -2.0 * float(joint.log_likelihood(eta, params.phi).mean())
+    return EMState(iteration, "polish", params, _output(joint, f), b, deviance, float("nan"), change, done)
 
 
 def _no_effects(joint: JointModel) -> Tensor:
@@ -178,7 +183,7 @@ def _polish(
             raise FitError(
                 f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
             )
-        move = scaled_change(joint, params, step.params, step.beta_variance)
+        move = scaled_change(joint, params, step.params, step.beta_variance, reliabilities(joint, working, b))
         turned = drift.ended(move)
         if since or (t >= config.burn_in and turned):
             since += 1

@@ -1,8 +1,9 @@
 """Fisher scoring of the variances of a Gaussian model with many crossed levels, traces by fixed random probes.
 
 For models too large to maximise the exact likelihood by differences, but whose precision H = Z'WZ / phi + P has a
-sparse factor. With M = S H^-1 S, S the root of P: the score of log sd_k is |b_k|^2 / sd_k^2 + tr M_kk - q_k, its expected
-information 2 |I - M|^2 over the block (j, k). EM crawls there: most of the information about a variance is missing.
+sparse factor. With M = S H^-1 S, S the root of P: the score of log sd_k is |b_k|^2 / sd_k^2 + tr M_kk - q_k, its
+expected information 2 |I - M|^2 over the block (j, k). EM crawls there: most of the information about a variance is
+missing.
 
 References
 ----------
@@ -35,9 +36,10 @@ _BOUNDARY = 1e-4
 
 @dataclass(frozen=True)
 class ScoringStep:
-    """One iteration: estimates before the step, -2 log-likelihood there, and the step in standard errors."""
+    """One iteration: estimates, mode of b (Q,) and -2 log-likelihood before the step, the step in standard errors."""
 
     params: Parameters
+    b: np.ndarray
     deviance: float
     change: float
 
@@ -98,7 +100,7 @@ class VarianceScoring:
             # Where components compete, the probes' noise keeps the step from shrinking; the likelihood then tells.
             change = min(change, math.sqrt(max(last - point.deviance, 0.0)))
             last = point.deviance
-            yield ScoringStep(self._parameters(psi, point), point.deviance, change)
+            yield ScoringStep(self._parameters(psi, point), point.b, point.deviance, change)
             if change < tol:
                 return
             step *= min(1.0, _LONGEST_STEP / float(np.abs(step).max()))

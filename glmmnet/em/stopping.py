@@ -7,21 +7,43 @@ from torch import Tensor
 
 from glmmnet.joint import JointModel, Parameters
 
+#: Reliabilities below count as this.
+_LEAST_RELIABILITY = 0.05
 
-def scaled_change(joint: JointModel, old: Parameters, new: Parameters, beta_variance: Tensor) -> Tensor:
+
+def reliabilities(joint: JointModel, params: Parameters, b: Tensor) -> list[float]:
+    """Share of each term's variance that the data tell, from the spread of draws b (Q, C, S): 1 - E var(b | y) / Sigma.
+
+    A variance is known as well as q * reliability^2 directly observed effects would tell it.
+    """
+    if b.shape[2] < 2:
+        return [1.0] * len(joint.terms)
+    out = []
+    for term, sigma in zip(joint.terms, params.sigma, strict=True):
+        own = b[term.rows].reshape(term.q, term.r, *b.shape[1:])
+        left = own.var(dim=3).mean() / torch.diagonal(sigma, dim1=-2, dim2=-1).mean().clamp_min(1e-300)
+        out.append(min(max(1.0 - float(left), _LEAST_RELIABILITY), 1.0))
+    return out
+
+
+def scaled_change(
+    joint: JointModel, old: Parameters, new: Parameters, beta_variance: Tensor, reliability: list[float]
+) -> Tensor:
     """Change of every entry of (beta, Sigma, dispersion) in rough standard errors, one vector.
 
-    Standard errors are those of q (n for the dispersion) directly observed effects, which errs on the strict side.
+    Standard errors of Sigma are those of q directly observed effects over the reliability, of the dispersion those of
+    n rows.
     """
     parts = [((new.beta - old.beta) / beta_variance.clamp_min(1e-300).sqrt()).reshape(-1)]
-    for term, before, after in zip(joint.terms, old.sigma, new.sigma, strict=True):
+    for term, before, after, known in zip(joint.terms, old.sigma, new.sigma, reliability, strict=True):
         diagonal = torch.diagonal(after, dim1=-2, dim2=-1)
         variance = diagonal[:, :, None] * diagonal[:, None, :] + after.square()
         floor = 1e-12 * float(variance.max()) + 1e-300
-        parts.append(((after - before) / (variance.clamp_min(floor) / term.q).sqrt()).reshape(-1))
+        error = (variance.clamp_min(floor) / term.q).sqrt() / known
+        parts.append(((after - before) / error).reshape(-1))
     if joint.family.has_dispersion:
-        error = new.phi * (2.0 / float(joint.weights.sum())) ** 0.5
-        parts.append(torch.tensor([(new.phi - old.phi) / max(error, 1e-300)], dtype=torch.float64))
+        spread = new.phi * (2.0 / float(joint.weights.sum())) ** 0.5
+        parts.append(torch.tensor([(new.phi - old.phi) / max(spread, 1e-300)], dtype=torch.float64))
     return torch.cat(parts)
 
 
