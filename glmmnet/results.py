@@ -43,8 +43,9 @@ class GLMMNetResults:
     ----------
     formula : str
     history : DataFrame
-        One row an EM iteration: iteration, phase ("network" or "polish"), deviance, valid_deviance, change (in standard
-        errors), ``sd[group, term]`` of every variance component, ``sigma`` where the family has a residual.
+        One row an EM iteration: iteration, phase ("network", "polish" or "newton"), deviance, valid_deviance, change
+        (in standard errors), ``sd[group, term]`` of every variance component, ``sigma`` where the family has a
+        residual.
     converged : bool
         The stopping rule was met.
     seconds : float
