@@ -25,6 +25,8 @@ from glmmnet.joint import JointModel, Parameters
 
 #: Columns of X whose singular value is below this share of the largest are linear combinations of the others.
 _RANK = 1e-10
+#: A start is enlarged where that lowers the deviance by so much.
+_MUCH_BETTER = 10.0
 #: Standard deviations of random effects start no lower than at this multiple of the residual's.
 _SMALLEST_START = 0.05
 #: A variance is 0 where that costs less than so much deviance.
@@ -147,6 +149,7 @@ class GaussianLikelihood:
             return self.parameters(theta, self.profile(theta))
         layout = self._layout
         theta = np.where(layout.diagonal, np.maximum(theta, _SMALLEST_START / layout.size), theta)
+        theta = self._larger_start(theta)
         sd = np.sqrt(np.bincount(layout.row, theta**2))[layout.row]
         # Between the entry's size and its standard error: the start may be far from the maximum.
         unit = sd / (2 * layout.levels) ** 0.25
@@ -158,6 +161,13 @@ class GaussianLikelihood:
             if self._deviance(moved) < self._deviance(best):
                 best = self._without_useless(self._search(moved, unit), unit)
         return self.parameters(best, self.profile(best))
+
+    def _larger_start(self, theta: np.ndarray) -> np.ndarray:
+        """Theta times 4 while that is better: beside little noise variances are many times the residual's."""
+        best = self._deviance(theta)
+        while (larger := self._deviance(4 * theta)) < best - _MUCH_BETTER:
+            theta, best = 4 * theta, larger
+        return theta
 
     @cached_property
     def _layout(self) -> _Layout:

@@ -392,7 +392,7 @@ def test_neural_block(data: pd.DataFrame) -> None:
     assert block.names == ("x", "c[a]", "c[b]", "c[c]", "z", "h[u]", "h[v]", "h[w]")
     assert block.categorical == ((1, 4), (5, 8))
     assert block.variables == ("x", "c", "z", "h")
-    assert (block.name, block.options) == ("f", {"name": "f", "layers": (4,)})
+    assert (block.name, block.options) == ("f", {"layers": (4,)})
     assert block.x.dtype == np.float32
     np.testing.assert_allclose(block.x[:, 4], data["z"], rtol=1e-6)
     np.testing.assert_array_equal(block.x[:, 1:4].sum(axis=1), 1)
