@@ -10,6 +10,8 @@ from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
 from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
+#: In doublings: a step 1.6 times larger than tuned costs less in acceptance than a doubled trajectory costs in steps.
+_BIAS = 0.2
 #: Where a trajectory should end: a little beyond half a period.
 _TURN = 1.15 * math.pi
 
@@ -70,9 +72,9 @@ class NUTS:
 
 
 def off_resonance(step_size: float) -> float:
-    """The nearest step size for which a doubled trajectory ends soon after half a period.
+    """A step size near the tuned one for which a doubled trajectory ends soon after half a period.
 
     Targets here are whitened, so that all coordinates swing with a period of about 2 pi. Where 2^k steps end just short
     of half of it, the next doubling comes back to its start unnoticed and the trajectory goes on for many periods.
     """
-    return _TURN / 2 ** round(math.log2(_TURN / step_size))
+    return _TURN / 2 ** round(math.log2(_TURN / step_size) - _BIAS)
