@@ -34,7 +34,7 @@ _TUNED_ITERATIONS, _TUNING = (0, 5, 15), 20
 _QUICK_ROWS = 300
 #: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
 #: steps must be smaller by a factor.
-_FEW_EFFECTS, _CLOSER = 1000, 5
+_FEW_EFFECTS, _CLOSER = 1000, 2
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).

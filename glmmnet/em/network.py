@@ -28,7 +28,7 @@ from glmmnet.typing import Sampler
 #: Minibatches a fit takes at least, and the epochs that may give them.
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 15, 200
 #: Epochs whose first refresh tunes the sampler's step size, and the transitions it takes.
-_TUNED_EPOCHS, _TUNING = (0, 2, 8), 15
+_TUNED_EPOCHS, _TUNING = (0, 2, 8), 10
 #: Gain of the averaging while the network learns, after the first epochs.
 _GAIN, _FULL_GAIN_EPOCHS = 0.3, 2
 

@@ -25,7 +25,7 @@ from glmmnet.cholesky import Factor, factorize
 from glmmnet.joint import JointModel, Parameters
 
 #: Rademacher probes a variance component.
-_PROBES = 20
+_PROBES = 12
 #: Longest step on the log scale, halvings of a step that lowers the likelihood.
 _LONGEST_STEP, _HALVINGS = 1.0, 6
 #: Eigenvalues of the scaled information are taken as at least this.
