@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from glmmnet.cholesky import dense_size
 from glmmnet.diagnostics import Diagnostics
+from glmmnet.em.scoring import can_score
 from glmmnet.em.stopping import Streak
 from glmmnet.estimates import RESIDUAL, correlations, fixed_names, variance_components
 from glmmnet.fitted import Fitted
@@ -115,12 +117,11 @@ class Report:
             if not fitted.joint.family.quadratic:
                 notes.append(f"Newton: {word}, {len(polish)}/{config.max_iter} iter")
         elif fitted.sampler is None and fitted.joint.family.quadratic:
-            notes.append(f"Exact Gaussian likelihood maximised (blocked Cholesky); independent {draws}")
+            notes.append(f"{_gaussian_method(fitted)}; independent {draws}")
         elif self.history["phase"].iloc[-1] == "newton":
             step = float(self.history["change"].iloc[-1])
             notes.append(
-                f"MCEM: {len(polish)}/{config.max_iter} iter, then Newton on the quadrature likelihood: {word}, "
-                f"step/se {step:.1g}; {draws}"
+                f"MCEM: {word}, {len(polish)}/{config.max_iter} iter, then Newton: step/se {step:.1g}; {draws}"
             )
         else:
             change = float(polish["change"].iloc[-1]) if len(polish) else float("nan")
@@ -158,6 +159,15 @@ class Report:
 
 def _short(name: str) -> str:
     return "(Int)" if name == "(Intercept)" else str(name)
+
+
+def _gaussian_method(fitted: Fitted) -> str:
+    joint = fitted.joint
+    if dense_size(joint.segments) <= fitted.config.exact_limit:
+        return "Exact Gaussian likelihood maximised (blocked Cholesky)"
+    if can_score(joint):
+        return "Gaussian likelihood maximised by Fisher scoring (random probes)"
+    return "EM with exact draws (sparse factor)"
 
 
 def method_name(fitted: Fitted) -> str:
