@@ -80,9 +80,9 @@ def factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> Factor:
     return BlockedCholesky(matrix, segments) if factor is None else factor
 
 
-def sparse_factor(matrix: sp.csr_matrix) -> SparseFactor | None:
+def sparse_factor(matrix: sp.csr_matrix, single: bool = False) -> SparseFactor | None:
     """The sparse factor of H, or None where its fill is not known to be small."""
-    return SparseFactor(matrix) if fill_bound(matrix) <= _FILL_LIMIT else None
+    return SparseFactor(matrix, single) if fill_bound(matrix) <= _FILL_LIMIT else None
 
 
 def fill_bound(matrix: sp.csr_matrix) -> float:
@@ -113,11 +113,16 @@ class SparseFactor:
     Parameters
     ----------
     matrix : scipy.sparse matrix, (D, D)
+    single : bool
+        Factor and solve in single precision, enough for a mass matrix.
     """
 
-    def __init__(self, matrix: sp.csr_matrix) -> None:
+    def __init__(self, matrix: sp.csr_matrix, single: bool = False) -> None:
         options = {"SymmetricMode": True}
-        lu = spla.splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        self._dtype = np.float32 if single else np.float64
+        lu = spla.splu(
+            matrix.tocsc().astype(self._dtype), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
+        )
         diagonal = lu.U.diagonal()
         if not np.all(diagonal > 0):
             raise np.linalg.LinAlgError("matrix is not positive definite")
@@ -126,7 +131,7 @@ class SparseFactor:
         self.size = matrix.shape[0]
         # SuperLU permutes rows as perm_r says: (P H P') [perm[i], perm[j]] = H [i, j].
         self._perm = lu.perm_r
-        self._root = (lu.L @ sp.diags(np.sqrt(diagonal))).tocsr()
+        self._root = (lu.L @ sp.diags(np.sqrt(diagonal))).tocsr().astype(np.float64)
         #: log determinant of H
         self.logdet = float(np.log(diagonal).sum())
         #: entries of L
@@ -134,8 +139,8 @@ class SparseFactor:
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """H^-1 rhs for rhs (D,) or (D, k)."""
-        solution: np.ndarray = self._lu.solve(rhs)
-        return solution
+        solution: np.ndarray = self._lu.solve(rhs.astype(self._dtype, copy=False))
+        return solution.astype(np.float64, copy=False)
 
     def multiply(self, normal: np.ndarray) -> np.ndarray:
         """F normal with F F' = H: of standard normals it makes draws from N(0, H)."""

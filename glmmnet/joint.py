@@ -334,6 +334,12 @@ class JointModel:
         pulled = torch.cat(parts)
         return -0.5 * (b * pulled).sum(dim=(0, 1)), pulled
 
+    def prior_diagonal(self, precisions: Sequence[Tensor]) -> Tensor | None:
+        """The prior precision (Q, C) where every term has one column; None otherwise."""
+        if any(term.r > 1 for term in self.terms):
+            return None
+        return torch.cat([p[:, 0, 0].expand(t.q, -1) for t, p in zip(self.terms, precisions, strict=True)])
+
     def prior_log_normalizer(self, params: Parameters) -> float:
         """Log of the constant that makes exp(kernel) the prior density of b."""
         total = 0.0

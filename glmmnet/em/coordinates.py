@@ -103,7 +103,7 @@ class CoordinateSystem:
         eta = fixed + joint.random_eta(mode[:, :, None])
         weight = joint.weight(eta, params.phi)[..., 0]
         matrix = joint.information(weight) + joint.precision_matrix(params)
-        factor = sparse_factor(matrix)
+        factor = sparse_factor(matrix, single=True)
         if factor is None:
             return None
         # A leapfrog with the factor costs a solve more; without it a trajectory must be longer, by the root of the

@@ -30,6 +30,8 @@ class WhitenedPosterior:
         self._dtype = torch.float32 if single else torch.float64
         self._fixed = fixed.to(self._dtype)
         self._precisions = joint.precisions(params)
+        diagonal = joint.prior_diagonal(self._precisions)
+        self._diagonal = None if diagonal is None else diagonal[:, :, None]
         self._whitening = whitening
         self._shape = (joint.n_effects, joint.n_classes, copies)
 
@@ -51,7 +53,11 @@ class WhitenedPosterior:
         b = self.to_b(u)
         eta = self._fixed + self._rows.random_eta(b.to(self._dtype))
         log_p, score = self._rows.log_likelihood_and_score(eta, self._phi)
-        log_prior, pulled = self._joint.prior(b, self._precisions)
+        if self._diagonal is None:
+            log_prior, pulled = self._joint.prior(b, self._precisions)
+        else:
+            pulled = b * self._diagonal
+            log_prior = -0.5 * (b * pulled).sum(dim=(0, 1))
         gradient = self._whitening.pull(self._rows.random_transpose(score).to(torch.float64) - pulled)
         return (log_p + log_prior).sum(), gradient.reshape(-1)
 

@@ -29,7 +29,7 @@ from glmmnet.typing import Sampler
 #: Newton steps of the starting values, on the model without random effects.
 _START_STEPS = 8
 #: Iterations of the polish that tune the sampler's step size, and the transitions they take.
-_TUNED_ITERATIONS, _TUNING = (0, 5, 15), 20
+_TUNED_ITERATIONS, _TUNING = (0, 3, 10), 12
 #: Dense rows of a blocked Cholesky that is quick enough for every refresh of the network's draws.
 _QUICK_ROWS = 300
 #: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
