@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from glmmnet.design import Design, DesignState, build_design
+from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.final import final_draws
@@ -128,6 +131,7 @@ class GLMMNet:
         sampler: str | Sampler | None = None,
         seed: int | None = None,
         validation: Marks | None = None,
+        checkpoint: str | Path | None = None,
         device: str = "cpu",
         progress: bool | None = None,
         **options: Any,
@@ -147,6 +151,9 @@ class GLMMNet:
             `valid_fraction` of the rows at random.
         device : "cpu"
             Nothing else is supported so far.
+        checkpoint : str or Path, optional
+            A file that the estimates and the learned network are written to after each iteration of the polish; where
+            it exists, the fit goes on from there (a learned network is not learned again).
         progress : bool, optional
             A progress bar; None: when standard error is a terminal. Ctrl-C stops after the current iteration.
         **options
@@ -181,7 +188,9 @@ class GLMMNet:
         began = time.perf_counter()
         with torch_session(seed, config.threads), interruptible() as interruption:
             predictor = self._build_predictor() if self.design.neural else None
-            problem = Problem(self._joint, predictor, inputs(self.design), self._sampler(sampler), held)
+            problem = Problem(
+                self._joint, predictor, inputs(self.design), self._sampler(sampler), held, self._checkpoint(checkpoint)
+            )
             states: list[EMState] = []
             with progress_bar(progress, None) as bar:
                 for state in run(problem, config):
@@ -224,6 +233,15 @@ class GLMMNet:
         if sampler is None and not has_exact_posterior(self._joint):
             return SAMPLERS["nuts"]()
         return sampler
+
+    def _checkpoint(self, path: str | Path | None) -> Checkpoint | None:
+        if path is None:
+            return None
+        digest = hashlib.sha256(f"{self.formula}\n{self.family!r}\n{self.design.x_names}".encode())
+        arrays = [self._joint.target.y.numpy(), self.design.X, *(block.x for block in self.design.neural)]
+        for array in [*arrays, *(term.index for term in self.design.random)]:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return Checkpoint(Path(path), digest.hexdigest())
 
     def _finish(self, problem: Problem, config: EMConfig, last: EMState, seed: int) -> Fitted:
         """Final draws at the last state's estimates."""

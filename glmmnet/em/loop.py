@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import dense_size
+from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
 from glmmnet.em.expansion import find_carriers
@@ -57,6 +58,8 @@ class Problem:
         every refresh would take too long for many levels, so NUTS draws there.
     held : Tensor of bool, (n,), or None
         Rows held out for early stopping while the network learns; None: drawn at random.
+    checkpoint : Checkpoint or None
+        Where estimates and network are written to, and taken from when the fit starts.
     """
 
     joint: JointModel
@@ -64,6 +67,7 @@ class Problem:
     xs: list[Tensor]
     sampler: Sampler | None
     held: Tensor | None = None
+    checkpoint: Checkpoint | None = None
 
 
 def starting_parameters(joint: JointModel) -> Parameters:
@@ -89,20 +93,42 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     """EM iterations until the stopping rule is met or `config.max_iter`; the caller may stop sooner.
 
     Uses torch's global generator. Without a sampler and with a Gaussian likelihood the polish maximises the exact
-    likelihood instead, in one state.
+    likelihood instead. With a checkpoint a learned network is not learned again.
     """
     joint, f, params = problem.joint, None, starting_parameters(problem.joint)
     iteration = 0
+    reached = problem.checkpoint.load() if problem.checkpoint is not None else None
+    if reached is not None:
+        iteration, params = reached.iteration, reached.params
     if problem.predictor is not None:
-        sampler = problem.sampler
-        if sampler is None and joint.terms and dense_size(joint.segments) > _QUICK_ROWS:
-            sampler = SAMPLERS["nuts"]()
-        training = NetworkTraining(Rows(joint, problem.xs), problem.predictor, config, sampler, problem.held)
-        for state in training.run(params):
-            iteration = state.iteration
-            yield state
+        if reached is not None and reached.network is not None:
+            problem.predictor.load_state_dict(reached.network)
+        else:
+            training = _training(problem, problem.predictor, config)
+            for state in training.run(params):
+                iteration = state.iteration
+                yield state
+            params = training.best_params
         f = problem.predictor.predict(problem.xs)
-        params, f = centre(problem.predictor, joint, training.best_params, f)
+        params, f = centre(problem.predictor, joint, params, f)
+    for state in _given_f(problem, params, f, iteration, config):
+        if problem.checkpoint is not None:
+            problem.checkpoint.save(state.iteration, state.params, problem.predictor)
+        yield state
+
+
+def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) -> NetworkTraining:
+    sampler, joint = problem.sampler, problem.joint
+    if sampler is None and joint.terms and dense_size(joint.segments) > _QUICK_ROWS:
+        sampler = SAMPLERS["nuts"]()
+    return NetworkTraining(Rows(joint, problem.xs), predictor, config, sampler, problem.held)
+
+
+def _given_f(
+    problem: Problem, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
+) -> Iterator[EMState]:
+    """All that follows the network: f is frozen."""
+    joint = problem.joint
     if problem.sampler is None and joint.family.quadratic:
         yield from _maximise(joint, params, f, iteration, config)
     else:
