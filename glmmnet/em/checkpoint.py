@@ -69,7 +69,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 state = json.loads((file.metadata() or {}).get("glmmnet", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         except SafetensorError as error:
             raise FitError(f"checkpoint={str(self.path)!r} is not a checkpoint of glmmnet: {error}.") from error
         if state.get("fingerprint") != self.fingerprint:

@@ -123,8 +123,9 @@ class Family(ABC):
         saturated = self._log_prob_of_mean(self.observed(y), y)
         return 2.0 * (saturated - self._log_prob_of_mean(mean, y))
 
+    @abstractmethod
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
-        raise NotImplementedError(f"{self.name} has no unit deviance")
+        """Log density at a mean shaped as `observed`, (n,), up to terms free of it."""
 
     def disagree(self, response: Response, found: str, instead: str) -> DesignError:
         """The error for a response that this family cannot read."""
