@@ -1,0 +1,1 @@
+"""Benchmarks of glmmnet: accuracy, speed and memory, beside other programs on the same rows; see README.md."""
