@@ -113,6 +113,7 @@ class Report:
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
         self.rows: list[dict[str, Any]] = []
+        self.notes: list[str] = []
         self._failures: list[Exception] = []
         self._earlier = pd.read_csv(path) if path.exists() else pd.DataFrame()
         self._stamp = {
@@ -183,18 +184,24 @@ class Report:
         numbers = [c for c in frame.select_dtypes("number") if c != "seed"]
         return frame.groupby(["scenario", "method"], sort=False)[numbers].mean().dropna(axis=1, how="all")
 
+    def note(self, text: str) -> None:
+        """Text to print below the table."""
+        self.notes.append(text)
+
     def print_table(self) -> None:
-        """The means, and below them what went wrong."""
+        """The means, below them the notes and what went wrong."""
         if not self.rows:
             print(f"{self.name}: no rows.")
             return
         means = self.means().reset_index()
         cells = [[_short(value) for value in row] for row in means.itertuples(index=False)]
         print(f"\n{self.name}: means over the seeds\n" + tabulate(cells, headers=list(means), disable_numparse=True))
+        for note in self.notes:
+            print(f"\n{note}")
         if "error" in self.frame:
             for row in self.frame.dropna(subset="error").itertuples():
                 print(f"failed: {row.scenario} | {row.method} | seed {row.seed} | {row.error}")
-        print(f"rows: {self.path}", flush=True)
+        print(f"\nrows: {self.path}", flush=True)
 
     def raise_failures(self) -> None:
         """The first error of glmmnet itself, if there was one."""

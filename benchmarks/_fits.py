@@ -1,0 +1,114 @@
+"""Fits of glmmnet with what they cost, the final draws apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import glmmnet as gn
+from benchmarks._harness import Cost, measured
+from benchmarks._task import HELD, Settings, Task
+from glmmnet.em.config import EMConfig
+from glmmnet.em.final import FinalDraws, final_draws
+from glmmnet.em.loop import Problem, run
+from glmmnet.joint import JointModel
+from glmmnet.samplers import SAMPLERS
+from glmmnet.simulate import simulate_glmm
+from glmmnet.threads import torch_session
+
+#: As few final draws as a fit may have: they are made, and timed, apart.
+_NO_DRAWS = {"chains": 1, "draws": 4, "warmup": 0}
+
+
+def warm_up() -> None:
+    """A fit of a few rows, so that the first one measured does not pay for imports."""
+    rows = simulate_glmm(60, {"g": (5, 1.0)}, family="bernoulli").frame
+    gn.glmm("y ~ nn(x0) + (1 | g)", rows, family="bernoulli").fit(seed=0, epochs=1, max_iter=1, progress=False)
+
+
+def fit(task: Task, formula: str, settings: Settings, *, likelihood: bool) -> tuple[Any, dict[str, Any]]:
+    """Results with the default final draws, and the figures of the fit.
+
+    `seconds` is what building the model, EM and, with `likelihood`, the marginal log-likelihood took;
+    `seconds_final` has the final draws as well.
+    """
+    neural = "nn(" in formula
+    held = {"validation": HELD} if neural else {}
+    with measured() as cost:
+        model = gn.glmm(formula, task.train, family=task.family, nn=settings.nn if neural else None)
+        results = model.fit(seed=settings.seed, progress=False, **held, **{**settings.fit, **_NO_DRAWS})
+        if likelihood:
+            _ = results.llf
+    with measured() as final:
+        finished = _with_final_draws(results, settings) if task.factors else results
+    figures = cost.figures() | {"seconds_final": cost.seconds + final.seconds}
+    figures |= {
+        "epochs": int((results.history["phase"] == "network").sum()),
+        "iterations": int((results.history["phase"] != "network").sum()),
+        "converged": int(results.converged),
+    }
+    return finished, figures | ({"llf": results.llf} if likelihood else {})
+
+
+def _with_final_draws(results: Any, settings: Settings) -> Any:
+    """The same results with the final draws that the settings ask for."""
+    fitted, wanted = results.fitted, EMConfig.from_options(settings.fit)
+    config = replace(fitted.config, chains=wanted.chains, draws=wanted.draws, warmup=wanted.warmup)
+    with torch_session(settings.seed, config.threads):
+        fixed = fitted.joint.fixed_eta(fitted.working, fitted.f)
+        draws = final_draws(fitted.joint, fixed, fitted.working, fitted.sampler, config)
+    return replace(results, fitted=replace(fitted, draws=draws, config=config))
+
+
+def fit_given_f(task: Task, settings: Settings) -> tuple[np.ndarray, dict[str, list[float]], dict[str, Any]]:
+    """EM that knows the true f of every class: probabilities (n, C) on the test rows, variances, figures.
+
+    A formula's offset is the same for all classes; here the joint model gets one a class.
+    """
+    assert task.truth is not None
+    config = EMConfig.from_options(settings.fit)
+    with measured() as cost, torch_session(settings.seed, config.threads):
+        model = gn.glmm(f"{task.target} ~ 0 + {task.random_part}", task.train, family=task.family)
+        joint = JointModel.from_design(model.design, model.family)
+        f = torch.tensor(task.train[list(task.truth.f)].to_numpy(np.float64))
+        joint = replace(joint, offset=f[:, :, None])
+        sampler = SAMPLERS["nuts"]()
+        for state in run(Problem(joint, None, [], sampler), config):
+            params, step_size = state.params, state.step_size
+    with measured() as final, torch_session(settings.seed, config.threads):
+        draws = final_draws(joint, joint.fixed_eta(params), params, sampler, config, step_size)
+    variances = {
+        term.group: np.diagonal(sigma.numpy(), axis1=1, axis2=2)[:, 0].tolist()
+        for term, sigma in zip(joint.terms, params.sigma, strict=True)
+    }
+    figures = _seconds(cost, final) | {"iterations": state.iteration, "converged": int(state.converged)}
+    return _probabilities(task, joint, draws), variances, figures
+
+
+def _seconds(cost: Cost, final: Cost) -> dict[str, float]:
+    return cost.figures() | {"seconds_final": cost.seconds + final.seconds}
+
+
+def _probabilities(task: Task, joint: JointModel, draws: FinalDraws, most: int = 200) -> np.ndarray:
+    """Class probabilities of the test rows given the true f, averaged over at most `most` draws of b."""
+    assert task.truth is not None
+    f = torch.tensor(task.test[list(task.truth.f)].to_numpy(np.float32))
+    where = [torch.tensor(term.levels.get_indexer(task.test[term.group])) for term in joint.terms]
+    keep = np.unique(np.linspace(0, draws.b.shape[2] - 1, most).astype(int))
+    total = torch.zeros_like(f)
+    for s in keep:
+        eta = f.clone()
+        for term, index in zip(joint.terms, where, strict=True):
+            own = draws.b[term.rows, :, s]
+            eta += own[index.clamp_min(0)] * (index >= 0)[:, None]
+        total += torch.softmax(eta, dim=1)
+    return (total / len(keep)).double().numpy()
+
+
+def class_probabilities(results: Any, rows: pd.DataFrame, level: str = "conditional") -> np.ndarray:
+    """Predicted probabilities (n, C), classes in the order of their codes."""
+    return results.predict(rows, level=level).to_numpy()
