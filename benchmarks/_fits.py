@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import glmmnet as gn
@@ -15,7 +15,8 @@ from benchmarks._task import HELD, Settings, Task
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws, final_draws
 from glmmnet.em.loop import Problem, run
-from glmmnet.joint import JointModel
+from glmmnet.errors import ConvergenceWarning
+from glmmnet.joint import JointModel, Parameters
 from glmmnet.samplers import SAMPLERS
 from glmmnet.simulate import simulate_glmm
 from glmmnet.threads import torch_session
@@ -27,7 +28,10 @@ _NO_DRAWS = {"chains": 1, "draws": 4, "warmup": 0}
 def warm_up() -> None:
     """A fit of a few rows, so that the first one measured does not pay for imports."""
     rows = simulate_glmm(60, {"g": (5, 1.0)}, family="bernoulli").frame
-    gn.glmm("y ~ nn(x0) + (1 | g)", rows, family="bernoulli").fit(seed=0, epochs=1, max_iter=1, progress=False)
+    model = gn.glmm("y ~ nn(x0) + (1 | g)", rows, family="bernoulli")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(seed=0, epochs=1, max_iter=1, progress=False, **_NO_DRAWS)
 
 
 def fit(task: Task, formula: str, settings: Settings, *, likelihood: bool) -> tuple[Any, dict[str, Any]]:
@@ -64,7 +68,7 @@ def _with_final_draws(results: Any, settings: Settings) -> Any:
     return replace(results, fitted=replace(fitted, draws=draws, config=config))
 
 
-def fit_given_f(task: Task, settings: Settings) -> tuple[np.ndarray, dict[str, list[float]], dict[str, Any]]:
+def fit_given_f(task: Task, settings: Settings) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
     """EM that knows the true f of every class: probabilities (n, C) on the test rows, variances, figures.
 
     A formula's offset is the same for all classes; here the joint model gets one a class.
@@ -81,12 +85,8 @@ def fit_given_f(task: Task, settings: Settings) -> tuple[np.ndarray, dict[str, l
             params, step_size = state.params, state.step_size
     with measured() as final, torch_session(settings.seed, config.threads):
         draws = final_draws(joint, joint.fixed_eta(params), params, sampler, config, step_size)
-    variances = {
-        term.group: np.diagonal(sigma.numpy(), axis1=1, axis2=2)[:, 0].tolist()
-        for term, sigma in zip(joint.terms, params.sigma, strict=True)
-    }
     figures = _seconds(cost, final) | {"iterations": state.iteration, "converged": int(state.converged)}
-    return _probabilities(task, joint, draws), variances, figures
+    return _probabilities(task, joint, draws), variances(joint, params), figures
 
 
 def _seconds(cost: Cost, final: Cost) -> dict[str, float]:
@@ -109,6 +109,10 @@ def _probabilities(task: Task, joint: JointModel, draws: FinalDraws, most: int =
     return (total / len(keep)).double().numpy()
 
 
-def class_probabilities(results: Any, rows: pd.DataFrame, level: str = "conditional") -> np.ndarray:
-    """Predicted probabilities (n, C), classes in the order of their codes."""
-    return results.predict(rows, level=level).to_numpy()
+def variances(joint: JointModel, params: Parameters) -> dict[str, np.ndarray]:
+    """Variances by factor: of each column of its terms, class by class."""
+    found: dict[str, np.ndarray] = {}
+    for term, sigma in zip(joint.terms, params.sigma, strict=True):
+        own = sigma.diagonal(dim1=1, dim2=2).T.reshape(-1).numpy()
+        found[term.group] = np.concatenate([found.get(term.group, own[:0]), own])
+    return found

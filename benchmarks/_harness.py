@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import platform
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,15 +43,22 @@ class Cost:
 
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """Fill the Cost it gives when the block ends; memory that earlier work has freed may be used again unseen."""
+    """Fill the Cost it gives when the block ends."""
     cost = Cost()
-    gc.collect()
+    _release_memory()
     with _peak_memory(cost):
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield cost
         finally:
             cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _release_memory() -> None:
+    """Give freed memory back to the system, or the block would use it again unseen (with glibc only)."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @contextmanager
@@ -130,12 +138,15 @@ class Report:
         return pd.DataFrame(self.rows)
 
     def add(self, *, scenario: str, method: str, seed: int, peer: str = "", **figures: Any) -> None:
-        """One row; `peer` gives the versions of other programs that were used, see :func:`software`."""
+        """One row; `peer` gives the versions of other programs that were used, see :func:`software`.
+
+        Figures whose name has a dot, such as ``variance.g``, go to the CSV but are not printed.
+        """
         row = {"benchmark": self.name, "scenario": scenario, "method": method, "seed": seed, **figures}
         self.rows.append({**row, **self._stamp, "peer": peer})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         pd.concat([self._earlier, self.frame], ignore_index=True).to_csv(self.path, index=False)
-        shown = "  ".join(f"{name} {_short(value)}" for name, value in figures.items() if value != "")
+        shown = "  ".join(f"{k} {_short(v)}" for k, v in figures.items() if v != "" and not _detail(k))
         print(f"{scenario} | {method} | seed {seed} | {shown}", flush=True)
 
     def attempt(
@@ -181,7 +192,7 @@ class Report:
     def means(self) -> pd.DataFrame:
         """Means over the seeds by scenario and method, in the order in which they came."""
         frame = self.frame
-        numbers = [c for c in frame.select_dtypes("number") if c != "seed"]
+        numbers = [c for c in frame.select_dtypes("number") if c != "seed" and not _detail(c)]
         return frame.groupby(["scenario", "method"], sort=False)[numbers].mean().dropna(axis=1, how="all")
 
     def note(self, text: str) -> None:
@@ -207,6 +218,10 @@ class Report:
         """The first error of glmmnet itself, if there was one."""
         if self._failures:
             raise self._failures[0]
+
+
+def _detail(name: str) -> bool:
+    return "." in name
 
 
 def _short(value: Any) -> str:

@@ -1,15 +1,15 @@
-"""The simulated rows of Tschalzev et al. (2024), section 4, split into training, validation and test rows as there."""
+"""The simulated rows of Tschalzev et al. (2024), section 4, split as there, and the same f with a Gaussian response."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from benchmarks._task import HELD, Task, Truth
-from glmmnet.simulate import Simulation, paper_binary, paper_multiclass
+from glmmnet.simulate import Simulation, paper_binary, paper_multiclass, simulate_glmm
 
 
 def binary_task(variance: float, levels: int, seed: int, n: int = 100_000) -> Task:
@@ -58,6 +58,24 @@ def multiclass_task(
     return _task("categorical", frame.assign(y=y), state, truth)
 
 
+def gaussian_task(
+    groups: Mapping[str, tuple[int, float]],
+    slopes: Mapping[str, Mapping[str, float]],
+    random: str,
+    seed: int,
+    n: int,
+) -> Task:
+    """The f and the inputs of section 4.1 with a Gaussian response, residual standard deviation 1; not in the paper."""
+    data = simulate_glmm(n, groups, slopes=slopes, family="gaussian", f=_f, columns=10, seed=seed)
+    truth = Truth(("f",), data.b, {factor: sd**2 for factor, sd in data.sd.items()})
+    return _task("gaussian", data.frame.assign(f=data.f), np.random.RandomState(seed), truth, random)
+
+
+def _f(x: np.ndarray) -> np.ndarray:
+    t = 1 + x.sum(axis=1)
+    return t * np.cos(t) + 2 * x[:, 0] * x[:, 1]
+
+
 def _single(data: Simulation, columns: int) -> pd.DataFrame:
     """The frame with its inputs in single precision, as networks read them; 1,000 columns are large."""
     return data.frame.astype({f"x{j}": np.float32 for j in range(columns)}) if columns > 100 else data.frame
@@ -75,11 +93,11 @@ def _classes(eta: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return (cumulative / cumulative[:, -1:] <= draws[:, None]).sum(axis=1)
 
 
-def _task(family: str, frame: pd.DataFrame, state: np.random.RandomState, truth: Truth) -> Task:
+def _task(family: str, frame: pd.DataFrame, state: np.random.RandomState, truth: Truth, random: str = "") -> Task:
     """A fifth of the rows to predict; of the rest a tenth marked as held out."""
     rest, test = train_test_split(frame, test_size=0.2, random_state=state)
     train, held = train_test_split(rest, test_size=0.1, random_state=42)
     marked = pd.concat([train, held], ignore_index=True)
     marked[HELD] = np.arange(len(marked)) >= len(train)
     inputs = tuple(name for name in frame if name.startswith("x"))
-    return Task(family, marked, test.reset_index(drop=True), inputs, tuple(truth.b), truth)
+    return Task(family, marked, test.reset_index(drop=True), inputs, tuple(truth.b), truth, random=random)
