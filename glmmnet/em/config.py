@@ -83,7 +83,7 @@ class EMConfig:
 
     epochs: int | None = None
     batch_size: int | None = None
-    learning_rate: float = 1.2e-2
+    learning_rate: float = 1e-2
     refreshes: int = 5
     network_draws: int = 1
     weight_average: float = 0.98

@@ -22,6 +22,7 @@ from glmmnet.em.state import EMState
 from glmmnet.em.stopping import Patience
 from glmmnet.errors import FitError
 from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import LevelWhitening, level_blocks
 from glmmnet.networks import NeuralPredictor, WeightAverage
 from glmmnet.typing import Sampler
 
@@ -29,6 +30,8 @@ from glmmnet.typing import Sampler
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 15, 200
 #: Epochs whose first refresh tunes the sampler's step size, and the transitions it takes.
 _TUNED_EPOCHS, _TUNING = (0, 2, 8), 10
+#: Pairs of points that stand for the posterior of b in the held-out deviance.
+_SPREAD = 4
 #: Gain of the averaging while the network learns, after the first epochs.
 _GAIN, _FULL_GAIN_EPOCHS = 0.3, 2
 
@@ -76,6 +79,8 @@ class NetworkTraining:
         self.predictor = predictor
         self.e_step = EStep(self.train.joint, sampler, config.network_draws)
         self.carriers: tuple[Carrier, ...] = find_carriers(self.train.joint)
+        half = torch.randn(rows.joint.n_effects, rows.joint.n_classes, _SPREAD, dtype=torch.float64)
+        self._noise = torch.cat([half, -half], dim=2)
         self._average = WeightAverage(predictor, config.weight_average)
         self._learner = copy.deepcopy(predictor)
         n_train = self.train.joint.n
@@ -83,7 +88,7 @@ class NetworkTraining:
         batches = math.ceil(n_train / self._batch) + config.refreshes
         self.epochs = config.epochs or min(max(math.ceil(_STEPS / batches), _FEWEST_EPOCHS), _MOST_EPOCHS)
         groups = [{"params": b.parameters(), "weight_decay": b.weight_decay} for b in self._learner.blocks]
-        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, max_lr=config.learning_rate, total_steps=self.epochs * batches + 1, pct_start=0.2
         )
@@ -98,7 +103,7 @@ class NetworkTraining:
                 params, f, b, deviance = self._refresh(params, epoch, tune)
                 self._descend(part, params, b)
             self._copy_average()
-            valid = self._valid_deviance(params)
+            valid = self._valid_deviance(params, f)
             if patience.improved(valid):
                 best = (copy.deepcopy(self.predictor.state_dict()), params)
             yield EMState(
@@ -154,15 +159,32 @@ class NetworkTraining:
             self._schedule.step()
             self._average.update(self._learner)
 
-    def _valid_deviance(self, params: Parameters) -> float:
-        """-2 log p(y given the mode of b) a held-out row; of a draw it would be too noisy to tell epochs apart."""
+    def _valid_deviance(self, params: Parameters, f: Tensor) -> float:
+        """-2 log predictive density a held-out row, b integrated over its Laplace approximation given f (n, C).
+
+        At a point of b it would favour small f and small variances: what is uncertain must not be claimed. The same
+        normal numbers serve every epoch, so that epochs can be told apart.
+        """
         if self.valid is None:
             return float("-inf")
         joint = self.valid.joint
         eta = joint.fixed_eta(params, self.predictor.predict(self.valid.xs))
-        if self.e_step.mode is not None:
-            eta = eta + joint.random_eta(self.e_step.mode[:, :, None])
-        return -2.0 * float(joint.log_likelihood(eta, params.phi)[0]) / float(joint.weights.sum())
+        if joint.terms:
+            eta = eta + joint.random_eta(self._spread_out(params, f))
+        log_p = self.valid.joint.family.log_prob(eta, joint.target.y, params.phi)
+        log_mean = torch.logsumexp(log_p, dim=1) - math.log(log_p.shape[1])
+        return -2.0 * float(joint.weights @ log_mean) / float(joint.weights.sum())
+
+    def _spread_out(self, params: Parameters, f: Tensor) -> Tensor:
+        """B at the points of the Laplace approximation that stand for it, (Q, C, S)."""
+        joint, mode = self.train.joint, self.e_step.mode
+        if mode is None:
+            mode = torch.zeros(joint.n_effects, joint.n_classes, dtype=torch.float64)
+        eta = joint.fixed_eta(params, f) + joint.random_eta(mode[:, :, None])
+        weight = joint.weight(eta, params.phi)[..., 0]
+        precisions = joint.precisions(params)
+        blocks = [level_blocks(joint, t, weight, p) for t, p in zip(joint.terms, precisions, strict=True)]
+        return LevelWhitening(joint, mode, blocks).to_b(self._noise)
 
 
 def centre(predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor) -> tuple[Parameters, Tensor]:

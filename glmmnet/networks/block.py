@@ -114,7 +114,7 @@ class NeuralBlock(nn.Module):
 
 
 def perceptron(n_inputs: int, n_outputs: int, options: NNOptions) -> nn.Sequential:
-    """Hidden layers with activation and dropout, then a linear layer that starts near 0."""
+    """Hidden layers with activation and dropout, then a linear layer without bias at the start."""
     parts: list[nn.Module] = []
     width = n_inputs
     for next_width in options.layers:
@@ -124,7 +124,5 @@ def perceptron(n_inputs: int, n_outputs: int, options: NNOptions) -> nn.Sequenti
         width = next_width
     last = nn.Linear(width, n_outputs)
     with torch.no_grad():
-        # a tenth of the usual scale: f starts near 0, and its gradient still reaches every layer
-        last.weight.mul_(0.1)
         last.bias.zero_()
     return nn.Sequential(*parts, last)

@@ -47,10 +47,10 @@ class NNOptions:
         A value outside what is allowed.
     """
 
-    layers: tuple[int, ...] = (64, 32)
+    layers: tuple[int, ...] = (32, 32, 32, 32)
     activation: str = "silu"
     dropout: float = 0.0
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.1
     net: str | None = None
     embed: int | None = None
 

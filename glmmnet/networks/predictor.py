@@ -48,7 +48,7 @@ class NeuralPredictor(nn.Module):
             total = total + block(x)
         return self.scale * total - self.centre
 
-    def predict(self, xs: Sequence[Tensor], batch: int = 65536) -> Tensor:
+    def predict(self, xs: Sequence[Tensor], batch: int = 8192) -> Tensor:
         """Output f (n, C), float64, in eval mode, without a gradient; the modes are restored.
 
         Parameters
