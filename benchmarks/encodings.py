@@ -38,10 +38,11 @@ def ignoring(task: Task, settings: Settings) -> Outcome:
 
 def target(task: Task, settings: Settings) -> Outcome:
     """Cross-fitted means of the response by level (of several classes one a class) as further inputs."""
+    from sklearn.model_selection import KFold
     from sklearn.preprocessing import TargetEncoder
 
     kind = {"bernoulli": "binary", "categorical": "multiclass", "gaussian": "continuous"}[task.family]
-    encoder = TargetEncoder(target_type=kind, random_state=settings.seed)
+    encoder = TargetEncoder(target_type=kind, cv=KFold(5, shuffle=True, random_state=settings.seed))
     groups = list(task.factors)
     with measured() as cost:
         held = task.train[HELD].to_numpy()

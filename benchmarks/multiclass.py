@@ -39,7 +39,7 @@ QUOTED = pd.DataFrame(
 )
 SOURCE = "published by Tschalzev et al. (2024), IJCAI, section 4.2, on a GPU; rows as sorted there"
 
-_QUICK = {"epochs": 3, "batch_size": 128, "max_iter": 6, "min_iter": 2, "burn_in": 2, "draws": 10, "chains": 2}
+_QUICK = {"epochs": 3, "batch_size": 64, "max_iter": 3, "draws": 10, "chains": 1, "warmup": 5}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "ten_factors": Scenario(levels=(1000,) * 10, variances=tuple(((k + 1) / 10,) * 5 for k in range(10))),
 }
-QUICK = {"base": Scenario((30, 5), ((1e-4,) * 3, (1.0,) * 3), n=3000)}
+QUICK = {"base": Scenario((20, 5), ((1e-4,) * 3, (1.0,) * 3), n=2000)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
