@@ -44,8 +44,8 @@ CROSSED_FORMULA = "y ~ 1 + (1 | s) + (1 | d)"
 CROSSED_LME4 = "lme4 on insteval_crossed: s 0.3259, d 0.5230, Residual 1.1778 in 4.6 s (2-core machine)"
 
 _FAMILY: dict[Kind, str] = {"binary": "bernoulli", "multiclass": "categorical", "regression": "gaussian"}
-_QUICK_ROWS = 2000
-_QUICK_FIT = {"epochs": 2, "max_iter": 5, "draws": 10, "chains": 2}
+_QUICK_ROWS = 1000
+_QUICK_FIT = {"epochs": 2, "max_iter": 3, "draws": 10, "chains": 2}
 
 
 @dataclass(frozen=True)
