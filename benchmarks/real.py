@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,11 @@ from tabulate import tabulate
 
 import glmmnet as gn
 from benchmarks import tasks
+from benchmarks._fits import warm_up
 from benchmarks._fitting import standard_deviations, timed_fit
 from benchmarks._harness import Report, measured
+from benchmarks._metrics import auroc, multiclass_auroc, r2
+from benchmarks._task import Settings, add_fit_options, settings
 from benchmarks.peers import PEERS, NotApplicable
 from benchmarks.tasks import Kind, Split, TaskData
 
@@ -60,7 +62,8 @@ class Case:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Where data come from besides those that ship with packages."""
+    """Where data come from besides those that ship with packages; options of the fit and of the network."""
+    add_fit_options(parser)
     parser.add_argument("--data", type=Path, default=None, help="folder with the files of the nine tasks (*.csv.gz)")
     parser.add_argument("--csv-file", type=Path, default=None, help="any CSV file, with --formula and --family")
     parser.add_argument("--formula", default=None, help='model of --csv-file, e.g. "y ~ nn(x + z) + (1 | g)"')
@@ -69,14 +72,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Every scenario with every method, seed by seed: the seed splits the rows and starts the fits."""
+    warm_up()
     for case in _cases(options):
         for seed in range(options.seeds):
             split = _split(case.data, seed, options.quick)
-            for method, peer, compute in _methods(case, split, seed, options.quick):
+            for method, peer, compute in _methods(case, split, settings(options, seed, _QUICK_FIT)):
                 if options.methods is None or method in options.methods:
                     _attempt(report, compute, scenario=case.name, method=method, seed=seed, peer=peer)
-    if _wanted("insteval_crossed", options) and options.csv_file is None:
-        report.attempt(lambda: _crossed(options.quick), scenario="insteval_crossed", method="glmmnet", seed=0, own=True)
+    own = options.methods is None or "glmmnet" in options.methods
+    if own and options.csv_file is None and _wanted("insteval_crossed", options):
+        report.attempt(
+            lambda: _crossed(settings(options, 0, _QUICK_FIT), options.quick),
+            scenario="insteval_crossed",
+            method="glmmnet",
+            seed=0,
+            own=True,
+        )
     _print_quoted(report)
 
 
@@ -148,10 +159,10 @@ def _split(data: TaskData, seed: int, quick: bool) -> Split:
 Compute = Callable[[], dict[str, Any]]
 
 
-def _methods(case: Case, split: Split, seed: int, quick: bool) -> Iterator[tuple[str, tuple[str, ...], Compute]]:
+def _methods(case: Case, split: Split, chosen: Settings) -> Iterator[tuple[str, tuple[str, ...], Compute]]:
     """Name, packages and computation of each method."""
-    yield "glmmnet", (), lambda: _fit(case, case.formula, split, seed, quick)
-    yield "ignoring", (), lambda: _fit(case, case.ignoring, split, seed, quick)
+    yield "glmmnet", (), lambda: _fit(case, case.formula, split, chosen)
+    yield "ignoring", (), lambda: _fit(case, case.ignoring, split, chosen)
     for peer in PEERS:
         if peer.installed:
             yield peer.name, (peer.package,), lambda peer=peer: _peer(peer.fit_predict, case.data, split)
@@ -171,15 +182,20 @@ def _attempt(report: Report, compute: Compute, *, scenario: str, method: str, se
     report.attempt(applicable, scenario=scenario, method=method, seed=seed, peer=peer, own=not peer)
 
 
-def _fit(case: Case, formula: str, split: Split, seed: int, quick: bool) -> dict[str, Any]:
+def _fit(case: Case, formula: str, split: Split, chosen: Settings) -> dict[str, Any]:
     """Figures of glmmnet on the rows to learn from, the validation rows marked for its early stopping."""
     data = case.data
     rows = np.concatenate([split.train, split.valid])
     marked = np.arange(len(rows)) >= len(split.train)
     known = data.frame.iloc[rows].reset_index(drop=True).assign(held_out=marked)
-    model = gn.glmm(formula, known, case.family)
-    options: dict[str, Any] = {"validation": "held_out"} if model.design.neural else {}
-    results, figures = timed_fit(model, seed=seed, **options, **(_QUICK_FIT if quick else {}))
+    neural = "nn(" in formula
+    held: dict[str, Any] = {"validation": "held_out"} if neural else {}
+    results, figures = timed_fit(
+        lambda: gn.glmm(formula, known, case.family, nn=chosen.nn if neural else None),
+        seed=chosen.seed,
+        **held,
+        **chosen.fit,
+    )
     test = data.frame.iloc[split.test]
     predicted = results.predict(test).to_numpy()
     return {
@@ -198,31 +214,22 @@ def _peer(fit_predict: Callable[..., np.ndarray], data: TaskData, split: Split) 
 
 def scores(y: np.ndarray, predicted: np.ndarray, kind: Kind) -> dict[str, float]:
     """AUROC of classes (several: mean over pairs, and one against the rest), R2 of numbers."""
-    from sklearn.metrics import r2_score, roc_auc_score
-
     if kind == "regression":
-        return {"r2": float(r2_score(y, predicted))}
+        return {"r2": r2(y, predicted)}
     if kind == "binary":
-        return {"auroc": float(roc_auc_score(y, predicted))}
-    # A class that the few rows of a quick run lack has no AUROC.
+        return {"auroc": auroc(y, predicted)}
+    # A class that the few rows of a quick run lack has no area.
     present = np.unique(y)
-    p = predicted[:, present] / predicted[:, present].sum(axis=1, keepdims=True)
-    codes = np.searchsorted(present, y)
-    return {
-        "auroc": float(roc_auc_score(codes, p, multi_class="ovo")),
-        "auroc_rest": float(roc_auc_score(codes, p, multi_class="ovr")),
-    }
+    one, rest = multiclass_auroc(np.searchsorted(present, y), predicted[:, present])
+    return {"auroc": one, "auroc_rest": rest}
 
 
-def _crossed(quick: bool) -> dict[str, Any]:
+def _crossed(chosen: Settings, quick: bool) -> dict[str, Any]:
     """InstEval as lme4 fits it: two crossed factors, all rows, no network."""
     rows = tasks.insteval()
     rows = rows.sample(_QUICK_ROWS, random_state=0) if quick else rows
-    began = time.perf_counter()
-    model = gn.glmm(CROSSED_FORMULA, rows)
-    built = time.perf_counter() - began
-    results, figures = timed_fit(model, seed=1, **(_QUICK_FIT if quick else {}))
-    return {**figures, "seconds_build": built, "llf": results.llf, "sds": standard_deviations(results)}
+    results, figures = timed_fit(lambda: gn.glmm(CROSSED_FORMULA, rows), seed=chosen.seed, **chosen.fit)
+    return {**figures, "llf": results.llf, "sds": standard_deviations(results)}
 
 
 def _print_quoted(report: Report) -> None:

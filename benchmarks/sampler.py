@@ -16,6 +16,7 @@ from torch import Tensor
 
 import glmmnet as gn
 from benchmarks._harness import Cost, Report, measured
+from benchmarks._task import chosen
 from glmmnet.em.coordinates import Centred, Coordinates, CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.inference_data import chain_statistics
@@ -133,10 +134,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     length = _QUICK if options.quick else _FULL
     if options.draws is not None:
         length = Length(length.chains, options.draws, length.warmup)
-    if unknown := [name for name in options.only or () if name not in SCENARIOS]:
-        raise SystemExit(f"there is no scenario {unknown[0]!r}; write one of: {', '.join(SCENARIOS)}.")
-    for scenario in options.only or SCENARIOS:
-        posterior = SCENARIOS[scenario](options.quick)
+    for scenario, simulate in chosen(options.only, SCENARIOS).items():
+        posterior = simulate(options.quick)
         for method, peer, compute in _methods(length):
             if options.methods is not None and method not in options.methods:
                 continue

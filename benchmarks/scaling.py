@@ -6,7 +6,6 @@ import argparse
 import multiprocessing
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,10 @@ import pandas as pd
 from tabulate import tabulate
 
 import glmmnet as gn
+from benchmarks._fits import warm_up
 from benchmarks._fitting import timed_fit
-from benchmarks._harness import Report, measured
+from benchmarks._harness import Report
+from benchmarks._task import chosen
 from glmmnet.simulate import paper_multiclass, simulate_glmm
 
 _COLUMNS = 10
@@ -75,11 +76,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> None:
     """Fit every point of the wanted axes, smallest first, then print the slopes."""
     points = QUICK if options.quick else POINTS
-    if unknown := [axis for axis in options.only or () if axis not in points]:
-        raise SystemExit(f"there is no axis {unknown[0]!r}; write one of: {', '.join(points)}.")
     compute = fit_point if options.quick else _in_fresh_process
-    for axis in options.only or points:
-        for point in points[axis]:
+    for own in chosen(options.only, points).values():
+        for point in own:
             for seed in range(options.seeds):
                 report.attempt(
                     lambda point=point, seed=seed: compute(point, seed),
@@ -93,7 +92,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 def _in_fresh_process(point: Point, seed: int) -> dict[str, Any]:
     """The fit in a new process: memory that an earlier one has freed would be used again unseen."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, initializer=warm_up) as pool:
         return pool.apply(fit_point, (point, seed))
 
 
@@ -106,23 +105,15 @@ def fit_point(point: Point, seed: int) -> dict[str, Any]:
     inputs = " + ".join(f"x{j}" for j in range(_COLUMNS))
     bars = " + ".join(f"(1 | g{k})" for k in range(point.factors))
     family = "bernoulli" if point.classes == 2 else "categorical"
-    with measured() as cost:
-        began = time.perf_counter()
-        model = gn.glmm(f"y ~ nn({inputs}) + {bars}", frame, family)
-        built = time.perf_counter() - began
-        _, figures = timed_fit(model, seed=seed, epochs=point.epochs, max_iter=point.max_iter, **_FEW_DRAWS)
+    _, figures = timed_fit(
+        lambda: gn.glmm(f"y ~ nn({inputs}) + {bars}", frame, family),
+        seed=seed,
+        epochs=point.epochs,
+        max_iter=point.max_iter,
+        **_FEW_DRAWS,
+    )
     size = {"rows": point.rows, "levels": point.levels, "factors": point.factors, "classes": point.classes}
-    return {
-        "axis": point.axis,
-        "value": point.value,
-        **size,
-        **figures,
-        "seconds": built + figures["seconds"],
-        "seconds_build": built,
-        "cpu_seconds": cost.cpu_seconds,
-        "memory_mb": cost.memory_mb,
-        "peak_mb": _peak_mb(),
-    }
+    return {"axis": point.axis, "value": point.value, **size, **figures, "peak_mb": _peak_mb()}
 
 
 def _peak_mb() -> float:
