@@ -139,8 +139,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         for method, peer, compute in _methods(length):
             if options.methods is not None and method not in options.methods:
                 continue
-            # A quick run tries every method on one posterior and every posterior with NUTS.
-            if options.quick and scenario != "binary" and not method.startswith("nuts"):
+            if options.quick and options.methods is None and not _in_quick_run(scenario, method):
                 continue
             for seed in range(options.seeds):
                 report.attempt(
@@ -151,6 +150,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
                     peer=peer,
                     own=not peer,
                 )
+
+
+def _in_quick_run(scenario: str, method: str) -> bool:
+    """Every sampler of ours on one posterior, NUTS on every one; NumPyro compiles for seconds and must be asked for."""
+    return method.startswith("nuts") or (scenario == "binary" and method != "numpyro")
 
 
 def _methods(length: Length) -> Iterator[tuple[str, tuple[str, ...], Callable[[Posterior, int], dict[str, Any]]]]:

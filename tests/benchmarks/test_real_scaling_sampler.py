@@ -83,6 +83,15 @@ def test_sampler(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sampler_runs_numpyro(tmp_path: Path) -> None:
+    pytest.importorskip("numpyro")
+    rows = rows_of(["sampler", "--methods", "numpyro"], tmp_path / "sampler.csv")
+    assert rows["scenario"].tolist() == list(SCENARIOS)
+    assert rows["peer"].str.contains("numpyro .*jax").all()
+    assert np.isfinite(rows[["ess_min_a_second", "seconds_tuning"]]).all(axis=None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_numpyro_draws_from_the_same_posterior(scenario: str) -> None:
     pytest.importorskip("numpyro")
