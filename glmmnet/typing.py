@@ -142,6 +142,10 @@ class Metric(Protocol):
         """M^-1 momentum, (D,)."""
         ...
 
+    def pull(self, u: Tensor) -> Tensor:
+        """M u, (D,)."""
+        ...
+
 
 class Sampler(Protocol):
     """Draws from exp(logdensity). Knows no families, terms or networks."""

@@ -47,6 +47,7 @@ class PrecisionMetric:
     """The precision of b as mass matrix."""
 
     factor: SparseFactor
+    matrix: sp.csr_matrix
 
     def momentum(self) -> Tensor:
         """A draw from N(0, H)."""
@@ -55,6 +56,10 @@ class PrecisionMetric:
     def velocity(self, momentum: Tensor) -> Tensor:
         """H^-1 momentum."""
         return torch.from_numpy(self.factor.solve(momentum.numpy()))
+
+    def pull(self, u: Tensor) -> Tensor:
+        """H u."""
+        return torch.from_numpy(self.matrix @ u.numpy())
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class CoordinateSystem:
         # A leapfrog with the factor costs a solve more; without it a trajectory must be longer, by the root of the
         # largest posterior variance that per-level whitening leaves.
         price = 1.0 + _SOLVE_COST * factor.nnz / (joint.n * len(joint.terms) * joint.n_classes)
-        return PrecisionMetric(factor) if largest_variance(matrix, factor) ** 0.5 > price else None
+        return PrecisionMetric(factor, matrix) if largest_variance(matrix, factor) ** 0.5 > price else None
 
 
 def largest_variance(matrix: sp.csr_matrix, factor: SparseFactor) -> float:

@@ -23,15 +23,19 @@ from glmmnet.typing import LogDensity, Metric, SamplerState
 
 # energy error beyond which a trajectory counts as diverging (the value of Stan, PyMC and Pyro)
 MAX_ENERGY_ERROR = 1000.0
+#: First angle of a rotation, which warmup tunes, and the range of its search.
+_FIRST_ROTATION, _SMALLEST_ROTATION, _LARGEST_ROTATION = 0.5, 1e-10, 1.0
 
 
 class Point(NamedTuple):
     """A point of phase space; `gradient` is that of the log density, `energy` is `kinetic` - `lp`.
 
-    `velocity` is M^-1 momentum and `natural` M^-1 gradient; the same tensors as these when the mass M is unit.
+    `velocity` is M^-1 momentum, `natural` M^-1 gradient and `pull` M u; the same tensors as these when the mass M is
+    unit.
     """
 
     u: Tensor
+    pull: Tensor
     momentum: Tensor
     velocity: Tensor
     gradient: Tensor
@@ -88,6 +92,8 @@ class FlatKernel(HMC):
         Of Pyro's kernel.
     metric : Metric or None
         Mass matrix; None: the unit matrix. With one the first step size is D^-1/4, not searched for.
+    integrator : str
+        One of `INTEGRATORS`.
     """
 
     def __init__(
@@ -97,9 +103,11 @@ class FlatKernel(HMC):
         warmup: int,
         target_accept: float,
         metric: Metric | None = None,
+        integrator: str = "leapfrog",
         **options: Any,
     ) -> None:
-        start = 1.0 if metric is None else len(state.u) ** -0.25
+        self._step = INTEGRATORS[integrator]
+        start = _FIRST_ROTATION if integrator == "rotation" else 1.0 if metric is None else len(state.u) ** -0.25
         super().__init__(
             potential_fn=lambda sites: _Potential.apply(sites["u"], logdensity),
             step_size=start if state.step_size is None else state.step_size,
@@ -131,7 +139,8 @@ class FlatKernel(HMC):
             )
         rest = torch.zeros_like(u)
         natural = gradient if self._metric is None else self._metric.velocity(gradient)
-        self._point = Point(u, rest, rest, gradient, natural, float(value), 0.0, -float(value))
+        pull = u if self._metric is None else self._metric.pull(u)
+        self._point = Point(u, pull, rest, rest, gradient, natural, float(value), 0.0, -float(value))
         self._n_warmup = warmup_steps
         self._warmup_steps = warmup_steps
         # Pyro's adapter takes dtype and device from the cached potential
@@ -139,8 +148,23 @@ class FlatKernel(HMC):
         self._initialize_adapter()
 
     def _find_reasonable_step_size(self, z: dict[str, Tensor]) -> float:
-        # Pyro's search knows the unit mass only.
-        return float(self.step_size) if self._metric is not None else float(super()._find_reasonable_step_size(z))
+        """Double or halve the step until the acceptance of one step crosses Pyro's threshold.
+
+        Pyro's own search knows the leapfrog and the unit mass only; with a mass matrix the first step is taken as it is.
+        """
+        if self._step is leapfrog:
+            known = self._metric is None
+            return float(super()._find_reasonable_step_size(z)) if known else float(self.step_size)
+        start, step_size = self._fresh_momentum(), float(self.step_size)
+        good = self._is_accepted(start, step_size)
+        factor = 2.0 if good else 0.5
+        while _SMALLEST_ROTATION < step_size < _LARGEST_ROTATION and self._is_accepted(start, step_size) == good:
+            step_size *= factor
+        return step_size
+
+    def _is_accepted(self, start: Point, step_size: float) -> bool:
+        end = self._step(self._logdensity, start, step_size, self._metric)
+        return end.energy - start.energy < -self._direction_threshold
 
     def _fresh_momentum(self) -> Point:
         point = self._point
@@ -177,7 +201,7 @@ class FlatHMC(FlatKernel):
         start = end = self._fresh_momentum()
         n_steps = min(self.num_steps, self._max_steps)
         for _ in range(n_steps):
-            end = leapfrog(self._logdensity, end, self.step_size, self._metric)
+            end = self._step(self._logdensity, end, self.step_size, self._metric)
         error = end.energy - start.energy
         accept = math.exp(-max(error, 0.0))
         kept = end if self._uniform() < accept else start
@@ -226,7 +250,7 @@ class FlatNUTS(FlatKernel, NUTS):
     def _grow(self, end: Point, step_size: float, depth: int) -> Tree:
         """A subtree of 2^depth leapfrogs from `end`, in the direction of the sign of `step_size`."""
         if depth == 0:
-            point = leapfrog(self._logdensity, end, step_size, self._metric)
+            point = self._step(self._logdensity, end, step_size, self._metric)
             error = point.energy - self._start_energy
             accept = math.exp(-max(error, 0.0))
             return Tree(point, point, point, point.momentum, -error, False, error > MAX_ENERGY_ERROR, accept, 1)
@@ -261,15 +285,43 @@ def leapfrog(logdensity: LogDensity, start: Point, step_size: float, metric: Met
     momentum = torch.add(start.momentum, start.gradient, alpha=half)
     velocity = momentum if metric is None else torch.add(start.velocity, start.natural, alpha=half)
     u = torch.add(start.u, velocity, alpha=step_size)
+    pull = u if metric is None else torch.add(start.pull, momentum, alpha=step_size)
     value, gradient = logdensity(u)
     natural = gradient if metric is None else metric.velocity(gradient)
     momentum = torch.add(momentum, gradient, alpha=half)
     velocity = momentum if metric is None else torch.add(velocity, natural, alpha=half)
+    return _arrive(u, pull, momentum, velocity, gradient, natural, value)
+
+
+def rotation(logdensity: LogDensity, start: Point, step_size: float, metric: Metric | None = None) -> Point:
+    """One step that solves the Gaussian part exactly: the flow of N(0, M^-1) is a rotation, kicks are what is left.
+
+    A leapfrog errs in every coordinate, however near the target is to that Gaussian; this errs in the difference only.
+
+    References
+    ----------
+    Shahbaba, Lan, Johnson, Neal (2014), Stat. Comput. 24, 339-349.
+    """
+    half, cos, sin = 0.5 * step_size, math.cos(step_size), math.sin(step_size)
+    kicked = start.momentum + half * (start.gradient + start.pull)
+    quick = kicked if metric is None else start.velocity + half * (start.natural + start.u)
+    u = cos * start.u + sin * quick
+    pull = u if metric is None else cos * start.pull + sin * kicked
+    value, gradient = logdensity(u)
+    natural = gradient if metric is None else metric.velocity(gradient)
+    momentum = cos * kicked - sin * start.pull + half * (gradient + pull)
+    velocity = momentum if metric is None else cos * quick - sin * start.u + half * (natural + u)
+    return _arrive(u, pull, momentum, velocity, gradient, natural, value)
+
+
+def _arrive(
+    u: Tensor, pull: Tensor, momentum: Tensor, velocity: Tensor, gradient: Tensor, natural: Tensor, value: Tensor
+) -> Point:
     lp = value.item()
     kinetic = 0.5 * torch.dot(momentum, velocity).item()
     energy = kinetic - lp
     energy = energy if math.isfinite(energy) else math.inf
-    return Point(u, momentum, velocity, gradient, natural, lp, kinetic, energy)
+    return Point(u, pull, momentum, velocity, gradient, natural, lp, kinetic, energy)
 
 
 def is_turning(left: Point, right: Point, momentum_sum: Tensor) -> bool:
@@ -286,3 +338,6 @@ def is_turning(left: Point, right: Point, momentum_sum: Tensor) -> bool:
 def _logaddexp(a: float, b: float) -> float:
     high, low = max(a, b), min(a, b)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+INTEGRATORS = {"leapfrog": leapfrog, "rotation": rotation}

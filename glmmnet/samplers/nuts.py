@@ -10,10 +10,8 @@ from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
 from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
-#: In doublings: a step 1.6 times larger than tuned costs less in acceptance than a doubled trajectory costs in steps.
-_BIAS = 0.2
-#: Where a trajectory should end: a little beyond half a period.
-_TURN = 1.15 * math.pi
+#: Where a trajectory should end: a little beyond half a period. With fewer than two doublings it has no inside.
+_TURN, _FEWEST_DOUBLINGS = 1.15 * math.pi, 2
 
 
 @SAMPLERS.register("nuts")
@@ -27,6 +25,10 @@ class NUTS:
         Most doublings a transition: at most 2^max_tree_depth - 1 leapfrogs.
     target_accept : float
         Mean acceptance probability that warmup tunes the step size to.
+    integrator : {"rotation", "leapfrog"}
+        "rotation" solves the flow of a normal target with mean 0 and the inverse of the mass matrix as covariance
+        exactly, and kicks for the rest: posteriors are whitened before they come here, so longer steps are accepted.
+        "leapfrog" is Pyro's, for any target.
 
     Raises
     ------
@@ -36,9 +38,12 @@ class NUTS:
 
     max_tree_depth: int = 8
     target_accept: float = 0.7
+    integrator: str = "rotation"
     name = "nuts"
 
     def __post_init__(self) -> None:
+        if self.integrator not in ("rotation", "leapfrog"):
+            raise ValueError(f"integrator={self.integrator!r}: write 'rotation' or 'leapfrog'.")
         check_int("max_tree_depth", self.max_tree_depth)
         check_target_accept(self.target_accept)
 
@@ -62,19 +67,29 @@ class NUTS:
         """
         from glmmnet.samplers._kernels import FlatNUTS
 
-        options = {"max_tree_depth": self.max_tree_depth}
+        def kernel(state: SamplerState, warmup: int) -> FlatNUTS:
+            return FlatNUTS(
+                logdensity,
+                state,
+                warmup,
+                self.target_accept,
+                metric,
+                integrator=self.integrator,
+                max_tree_depth=self.max_tree_depth,
+            )
+
         if warmup:
-            kernel = FlatNUTS(logdensity, state, warmup, self.target_accept, metric, **options)
-            state = run_chain(kernel, state, 0, warmup).state
+            state = run_chain(kernel(state, warmup), state, 0, warmup).state
             state = SamplerState(state.u, off_resonance(float(state.step_size or 1.0)))
-        kernel = FlatNUTS(logdensity, state, 0, self.target_accept, metric, **options)
-        return run_chain(kernel, state, draws, 0)
+        return run_chain(kernel(state, 0), state, draws, 0)
 
 
 def off_resonance(step_size: float) -> float:
     """A step size near the tuned one for which a doubled trajectory ends soon after half a period.
 
-    Targets here are whitened, so that all coordinates swing with a period of about 2 pi. Where 2^k steps end just short
-    of half of it, the next doubling comes back to its start unnoticed and the trajectory goes on for many periods.
+    Targets here are whitened, so that all coordinates swing with a period of about 2 pi. Where the 2^k points of a
+    trajectory end just short of half of it, the next doubling comes back to its start unnoticed and the trajectory goes
+    on for many periods.
     """
-    return _TURN / 2 ** round(math.log2(_TURN / step_size) - _BIAS)
+    doublings = round(math.log2(_TURN / step_size + 1.0))
+    return _TURN / (2 ** max(doublings, _FEWEST_DOUBLINGS) - 1)

@@ -202,7 +202,8 @@ def test_non_finite_gradient_at_a_proposal_diverges(name: str) -> None:
 
 @samplers
 def test_absurd_step_size_stays_and_diverges(name: str) -> None:
-    result = SAMPLERS[name]().draw(normal, start(3, step_size=1e4), draws=5)
+    # NUTS is exact on a standard normal, whatever the step
+    result = SAMPLERS[name]().draw(log_gamma, start(3, step_size=1e4), draws=5)
     assert result.stats["diverging"].all()
     assert torch.equal(result.u, start(3).u.expand(5, 3))
 

@@ -44,7 +44,7 @@ def pyro_draws(kernel: Callable[..., Any], u: Tensor, draws: int, **options: Any
 @pytest.mark.parametrize(
     ("name", "kernel", "flat_options", "pyro_options"),
     [
-        ("nuts", NUTS, {"max_tree_depth": 4}, {"max_tree_depth": 4}),
+        ("nuts", NUTS, {"max_tree_depth": 4, "integrator": "leapfrog"}, {"max_tree_depth": 4}),
         ("hmc", HMC, {"trajectory_length": 1.0}, {"trajectory_length": 1.0}),
         ("mala", HMC, {}, {"num_steps": 1}),
     ],
@@ -73,6 +73,52 @@ def test_tree_depth_is_bounded() -> None:
     assert np.all(stats["n_steps"] == 7)
 
 
+class Scaled:
+    """The mass matrix diag(`mass`)."""
+
+    def __init__(self, mass: Tensor) -> None:
+        self.mass = mass
+
+    def momentum(self) -> Tensor:
+        return self.mass.sqrt() * torch.randn_like(self.mass)
+
+    def velocity(self, momentum: Tensor) -> Tensor:
+        return momentum / self.mass
+
+    def pull(self, u: Tensor) -> Tensor:
+        return self.mass * u
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rotations_are_exact_on_the_gaussian_they_know(scaled: bool) -> None:
+    mass = torch.tensor([0.01, 1.0, 400.0], dtype=torch.float64) if scaled else torch.ones(3, dtype=torch.float64)
+
+    def gaussian(u: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.5 * (mass * u.square()).sum(), -mass * u
+
+    state = SamplerState(torch.ones(3, dtype=torch.float64), 1.2)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        result = SAMPLERS["nuts"]().draw(gaussian, state, draws=4000, metric=Scaled(mass) if scaled else None)
+    assert np.abs(result.stats["acceptance_rate"] - 1.0).max() < 1e-9
+    assert result.stats["n_steps"].max() <= 7
+    np.testing.assert_allclose(result.u.var(dim=0) * mass, 1.0, atol=0.1)
+
+
+def test_rotations_accept_longer_steps_than_leapfrogs_near_a_normal_target() -> None:
+    def nearly_normal(u: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.5 * u.square().sum() - 0.001 * u.pow(4).sum(), -u - 0.004 * u.pow(3)
+
+    state = SamplerState(torch.zeros(400, dtype=torch.float64), None)
+    steps = {}
+    for integrator in ("leapfrog", "rotation"):
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            sampler = SAMPLERS["nuts"](integrator=integrator)
+            steps[integrator] = sampler.draw(nearly_normal, state, draws=0, warmup=100).state.step_size
+    assert steps["rotation"] > 1.5 * steps["leapfrog"]
+
+
 def test_hmc_trajectory_is_bounded() -> None:
     state = SamplerState(torch.zeros(3, dtype=torch.float64), 0.001)
     with torch.random.fork_rng():
@@ -88,13 +134,14 @@ def test_hmc_trajectory_is_bounded() -> None:
         ("nuts", "max_tree_depth", 0),
         ("nuts", "max_tree_depth", 2.5),
         ("nuts", "max_tree_depth", True),
+        ("nuts", "integrator", "Euler"),
         ("hmc", "max_steps", 0),
         ("hmc", "trajectory_length", 0.0),
         ("hmc", "trajectory_length", float("inf")),
     ],
 )
 def test_wrong_options_are_named(name: str, option: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{option}={value}"):
+    with pytest.raises(ValueError, match=f"{option}={value!r}"):
         SAMPLERS[name](**{option: value})
 
 
