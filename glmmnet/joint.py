@@ -133,7 +133,8 @@ class TermData:
     def level_sum(self, values: Tensor) -> Tensor:
         """Sum rows to levels: (n, ...) -> (q, ...)."""
         flat = values.reshape(values.shape[0], -1)
-        flat = flat[:, 0] if flat.shape[1] == 1 else flat
+        # The product with a matrix in column order takes six times as long.
+        flat = flat[:, 0] if flat.shape[1] == 1 else flat.contiguous()
         return (self._sum @ flat).reshape(self.q, *values.shape[1:])
 
     def transpose(self, values: Tensor) -> Tensor:

@@ -77,28 +77,30 @@ class Categorical(Family):
             raise self.disagree(response, f"has classes unseen in training, {unknown[:5]}", "leave those rows out")
         translate = torch.tensor([known[level] for level in found])
         index = translate[torch.as_tensor(np.asarray(codes, dtype=np.int64))]
-        return torch.nn.functional.one_hot(index, len(target.labels)).to(torch.float64)[:, :, None]
+        y = torch.nn.functional.one_hot(index, len(target.labels)).to(torch.float64)
+        return y.T.contiguous()[:, :, None].movedim(0, 1)
 
-    def _all_classes(self, eta: Tensor) -> Tensor:
-        if self.reference is None:
-            return eta
-        return torch.cat([torch.zeros_like(eta[:, :1]), eta], dim=1)
+    def _by_class(self, eta: Tensor) -> Tensor:
+        """Scores of all classes, classes first in memory: torch takes a softmax over rows of a few 15 times as long."""
+        scores = eta.movedim(1, 0).contiguous()
+        return scores if self.reference is None else torch.cat([torch.zeros_like(scores[:1]), scores])
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
-        scores = self._all_classes(eta)
-        return (y * scores).sum(dim=1) - torch.logsumexp(scores, dim=1)
+        scores = self._by_class(eta)
+        return (y.movedim(1, 0) * scores).sum(dim=0) - torch.logsumexp(scores, dim=0)
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
-        log_p = torch.log_softmax(self._all_classes(eta), dim=1)
-        score = y - torch.exp(log_p)
-        return (y * log_p).sum(dim=1), score if self.reference is None else score[:, 1:]
+        log_p, own = torch.log_softmax(self._by_class(eta), dim=0), y.movedim(1, 0)
+        score = own - torch.exp(log_p)
+        score = score if self.reference is None else score[1:]
+        return (own * log_p).sum(dim=0), score.movedim(0, 1).contiguous()
 
     def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
-        p = torch.softmax(self._all_classes(eta), dim=1)
-        p = p if self.reference is None else p[:, 1:]
-        weight = -p[:, :, None] * p[:, None]
-        torch.diagonal(weight, dim1=1, dim2=2).add_(p.transpose(1, 2))
-        return weight
+        p = torch.softmax(self._by_class(eta), dim=0)
+        p = p if self.reference is None else p[1:]
+        weight = -p[:, None] * p[None]
+        torch.diagonal(weight, dim1=0, dim2=1).add_(p.movedim(0, -1))
+        return weight.movedim(2, 0)
 
     def unbounded(self, y: Tensor) -> Tensor:
         own = y[:, :, 0]
