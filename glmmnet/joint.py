@@ -272,6 +272,7 @@ class JointModel:
             terms=terms,
         )
 
+    @cached_property
     def single(self) -> JointModel:
         """The same model in single precision, for the sampler's many calls; sums over rows stay in double.
 
@@ -318,6 +319,10 @@ class JointModel:
         """Information of each row about eta, (n, C, C, S)."""
         weight = self.family.weight(eta, self.target.y, phi)
         return self.weights[:, None, None, None] * weight if self.weighted else weight
+
+    def weight_of(self, rows: Tensor, eta: Tensor, phi: float) -> Tensor:
+        """Information of some rows (m,) about eta (n, C, S), (m, C, C, S)."""
+        return self.weights[rows, None, None, None] * self.family.weight(eta[rows], self.target.y[rows], phi)
 
     def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
         """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""

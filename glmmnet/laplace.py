@@ -6,6 +6,7 @@ at the mode; L = R^-T with H = R R'. H is taken whole where it is small, else it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from glmmnet.joint import JointModel, Parameters, TermData
 
 #: Up to this many effects (Q C) the whole precision is factored; beyond, its per-level blocks.
 WHOLE_LIMIT = 512
+#: Entries of the rows' information matrices that are held at once.
+_ENTRIES_AT_ONCE = 50_000_000
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
 
@@ -103,22 +106,51 @@ class LevelWhitening:
 
 @dataclass(frozen=True)
 class LaplacePoint:
-    """Mode of b (Q, C), and the whitening built on the curvature there."""
+    """Mode of b (Q, C), and the whitening built on the curvature there.
+
+    `information` is what the data contribute to the curvature: the whole matrix, or the blocks of each term.
+    """
 
     mode: Tensor
     whitening: Whitening
+    information: tuple[Tensor, ...]
 
 
 def level_blocks(joint: JointModel, term: TermData, weight: Tensor, precision: Tensor) -> Tensor:
     """Diagonal blocks of H that belong to one term: (q, r C, r C)."""
-    r, c = term.r, joint.n_classes
-    if term.z is None:
-        own = term.level_sum(weight).reshape(term.q, 1, c, 1, c)
-    else:
-        outer = term.z[:, :, None, None, None] * term.z[:, None, None, :, None] * weight[:, None, :, None, :]
-        own = term.level_sum(outer)
+    return _with_prior(term, _weighted_blocks(term, weight), precision)
+
+
+def level_information(joint: JointModel, terms: Sequence[TermData], eta: Tensor, phi: float) -> list[Tensor]:
+    """What the data contribute to the blocks of `terms`, each (q, r C, r C), at eta (n, C, 1)."""
+    entries = joint.n_classes**2 * max(term.r for term in terms) ** 2
+    if joint.n * entries <= _ENTRIES_AT_ONCE:
+        weight = joint.weight(eta, phi)[..., 0]
+        return [_weighted_blocks(term, weight) for term in terms]
+    totals = [torch.zeros(t.q, t.r * joint.n_classes, t.r * joint.n_classes, dtype=torch.float64) for t in terms]
+    for rows in torch.arange(joint.n).split(max(_ENTRIES_AT_ONCE // entries, 1)):
+        weight = joint.weight_of(rows, eta, phi)[..., 0]
+        for term, total in zip(terms, totals, strict=True):
+            z = None if term.z is None else term.z[rows]
+            total.view(term.q, -1).index_add_(0, term.index[rows], _outer(z, weight).reshape(len(rows), -1))
+    return totals
+
+
+def _weighted_blocks(term: TermData, weight: Tensor) -> Tensor:
+    size = term.r * weight.shape[1]
+    return term.level_sum(_outer(term.z, weight)).reshape(term.q, size, size)
+
+
+def _outer(z: Tensor | None, weight: Tensor) -> Tensor:
+    """Z z' times the weight of each row, entries in the order of the blocks: (m, ...)."""
+    if z is None:
+        return weight
+    return z[:, :, None, None, None] * z[:, None, None, :, None] * weight[:, None, :, None, :]
+
+
+def _with_prior(term: TermData, information: Tensor, precision: Tensor) -> Tensor:
     prior = torch.diag_embed(precision.permute(1, 2, 0)).permute(0, 2, 1, 3)
-    return (own + prior).reshape(term.q, r * c, r * c)
+    return information + prior.reshape(information.shape[1:])
 
 
 def find_mode(
@@ -129,6 +161,7 @@ def find_mode(
     *,
     iterations: int = 50,
     tolerance: float = 1e-6,
+    information: tuple[Tensor, ...] | None = None,
 ) -> LaplacePoint:
     """Mode of log p(y, b) by damped Newton from `start`, and the whitening there.
 
@@ -141,11 +174,13 @@ def find_mode(
         At most so many sweeps; a few from a warm start are enough to whiten.
     tolerance : float
         Stop when no effect moves by more, in posterior standard deviations.
+    information : tuple of Tensor, optional
+        That of an earlier point nearby, to follow the mode with at a fraction of the cost.
     """
     mode = torch.zeros(joint.n_effects, joint.n_classes, dtype=torch.float64) if start is None else start
     if mode.numel() <= WHOLE_LIMIT:
-        return _whole_mode(joint, fixed, params, mode, iterations, tolerance)
-    return _level_mode(joint, fixed, params, mode, iterations, tolerance)
+        return _whole_mode(joint, fixed, params, mode, iterations, tolerance, information)
+    return _level_mode(joint, fixed, params, mode, iterations, tolerance, information)
 
 
 def _gradient(joint: JointModel, eta: Tensor, mode: Tensor, phi: float, precisions: tuple[Tensor, ...]) -> Tensor:
@@ -153,16 +188,26 @@ def _gradient(joint: JointModel, eta: Tensor, mode: Tensor, phi: float, precisio
     return (joint.random_transpose(score) - joint.prior(mode[:, :, None], precisions)[1])[:, :, 0]
 
 
+def _whole_information(joint: JointModel, eta: Tensor, phi: float) -> Tensor:
+    return torch.as_tensor(joint.information(joint.weight(eta, phi)[..., 0]).toarray())
+
+
 def _whole_mode(
-    joint: JointModel, fixed: Tensor, params: Parameters, mode: Tensor, iterations: int, tolerance: float
+    joint: JointModel,
+    fixed: Tensor,
+    params: Parameters,
+    mode: Tensor,
+    iterations: int,
+    tolerance: float,
+    known: tuple[Tensor, ...] | None,
 ) -> LaplacePoint:
     precisions = joint.precisions(params)
     prior = torch.as_tensor(joint.precision_matrix(params).toarray())
     longest = torch.cat([_longest(term) for term in joint.terms])
     eta = fixed + joint.random_eta(mode[:, :, None])
     for _ in range(iterations):
-        weight = joint.weight(eta, params.phi)[..., 0]
-        factor = torch.linalg.cholesky(torch.as_tensor(joint.information(weight).toarray()) + prior)
+        information = known[0] if known else _whole_information(joint, eta, params.phi)
+        factor = torch.linalg.cholesky(information + prior)
         gradient = _gradient(joint, eta, mode, params.phi, precisions)
         half = torch.linalg.solve_triangular(factor, gradient.reshape(-1, 1), upper=False)
         step = torch.linalg.solve_triangular(factor.T, half, upper=True).reshape(mode.shape)
@@ -170,22 +215,29 @@ def _whole_mode(
         eta = fixed + joint.random_eta(mode[:, :, None])
         if float(half.abs().max()) < tolerance:
             break
-    weight = joint.weight(eta, params.phi)[..., 0]
-    precision = torch.as_tensor(joint.information(weight).toarray()) + prior
-    return LaplacePoint(mode, WholeWhitening(mode, precision))
+    information = known[0] if known else _whole_information(joint, eta, params.phi)
+    return LaplacePoint(mode, WholeWhitening(mode, information + prior), (information,))
 
 
 def _level_mode(
-    joint: JointModel, fixed: Tensor, params: Parameters, mode: Tensor, iterations: int, tolerance: float
+    joint: JointModel,
+    fixed: Tensor,
+    params: Parameters,
+    mode: Tensor,
+    iterations: int,
+    tolerance: float,
+    known: tuple[Tensor, ...] | None,
 ) -> LaplacePoint:
     precisions = joint.precisions(params)
-    eta = fixed + joint.random_eta(mode[:, :, None])
+    # With a curvature of another point the mode is only followed: the sampler's precision is enough for that.
+    rows = joint.single if known and joint.family.single_precision else joint
+    eta = (fixed + joint.random_eta(mode[:, :, None])).to(rows.weights.dtype)
     for _ in range(iterations):
         largest = 0.0
-        for term, precision in zip(joint.terms, precisions, strict=True):
-            _, score = joint.log_likelihood_and_score(eta, params.phi)
-            weight = joint.weight(eta, params.phi)[..., 0]
-            factor = torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
+        for k, (term, precision) in enumerate(zip(rows.terms, precisions, strict=True)):
+            _, score = rows.log_likelihood_and_score(eta, params.phi)
+            information = known[k] if known else level_information(joint, [term], eta, params.phi)[0]
+            factor = torch.linalg.cholesky(_with_prior(term, information, precision))
             own = mode[term.rows].reshape(term.q, term.r, -1)
             pulled = torch.einsum("cij,qjc->qic", precision, own)
             gradient = term.transpose(score)[:, :, 0].reshape(own.shape) - pulled
@@ -194,13 +246,24 @@ def _level_mode(
             moved = torch.zeros_like(mode)
             moved[term.rows] = _damped(joint, step, _longest(term))
             mode = mode + moved
-            eta = eta + term.eta(moved[:, :, None])
+            eta = eta + term.eta(moved[:, :, None].to(eta.dtype))
             largest = max(largest, float(half.abs().max()))
         if largest < tolerance:
             break
-    weight = joint.weight(eta, params.phi)[..., 0]
-    blocks = [level_blocks(joint, t, weight, p) for t, p in zip(joint.terms, precisions, strict=True)]
-    return LaplacePoint(mode, LevelWhitening(joint, mode, blocks))
+    parts = known or tuple(level_information(joint, joint.terms, eta, params.phi))
+    return LaplacePoint(mode, _whitened(joint, mode, parts, params), parts)
+
+
+def level_whitening(joint: JointModel, mode: Tensor, fixed: Tensor, params: Parameters) -> LevelWhitening:
+    """Whitening by the blocks of the levels at `mode` (Q, C), given the part of eta that is free of b, (n, C, 1)."""
+    eta = fixed + joint.random_eta(mode[:, :, None])
+    return _whitened(joint, mode, level_information(joint, joint.terms, eta, params.phi), params)
+
+
+def _whitened(joint: JointModel, mode: Tensor, information: Sequence[Tensor], params: Parameters) -> LevelWhitening:
+    precisions = joint.precisions(params)
+    blocks = [_with_prior(t, i, p) for t, i, p in zip(joint.terms, information, precisions, strict=True)]
+    return LevelWhitening(joint, mode, blocks)
 
 
 def _longest(term: TermData) -> Tensor:

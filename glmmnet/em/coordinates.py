@@ -20,6 +20,8 @@ from glmmnet.laplace import WHOLE_LIMIT, Whitening, find_mode
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7
 _POWER_STEPS = 25
+#: Log ratio of a variance to that of the mass matrix, beyond which it no longer fits.
+_MOVED = 0.7
 
 
 class Centred:
@@ -82,7 +84,8 @@ class Coordinates:
 class CoordinateSystem:
     """Chooses coordinates once a fit, and renews them for each E-step.
 
-    A mass matrix need not be up to date to be valid, so its factor is renewed only when asked.
+    Neither whitening nor mass matrix need be up to date to be valid: what the data contribute to the curvature is
+    computed anew only when asked, and the mass matrix when the variances have moved.
     """
 
     def __init__(self, joint: JointModel) -> None:
@@ -90,18 +93,32 @@ class CoordinateSystem:
         effects = joint.n_effects * joint.n_classes
         self._crossed = len(joint.terms) > 1 and effects > WHOLE_LIMIT
         self._metric: PrecisionMetric | None = None
+        self._variances = torch.zeros(0, dtype=torch.float64)
+        self._information: tuple[Tensor, ...] | None = None
 
     def at(
         self, fixed: Tensor, params: Parameters, start: Tensor | None, *, iterations: int = 50, renew: bool = True
     ) -> Coordinates:
-        """Coordinates at the mode found from `start`; `renew` also renews the mass matrix."""
-        point = find_mode(self._joint, fixed, params, start, iterations=iterations)
+        """Coordinates at the mode found from `start`; `renew` also renews curvature and mass matrix."""
+        variances = torch.cat([torch.diagonal(s, dim1=-2, dim2=-1).reshape(-1) for s in params.sigma])
+        renew = renew or self._have_moved(variances)
+        known = None if renew else self._information
+        point = find_mode(self._joint, fixed, params, start, iterations=iterations, information=known)
+        self._information = point.information
+        if renew:
+            self._variances = variances
         if self._crossed and (renew or self._metric is None):
             self._metric = self._precision(fixed, params, point.mode)
             self._crossed = self._metric is not None
         if self._metric is None:
             return Coordinates(point.mode, point.whitening, None)
         return Coordinates(point.mode, Centred(point.mode), self._metric)
+
+    def _have_moved(self, variances: Tensor) -> bool:
+        if len(self._variances) != len(variances):
+            return True
+        tiny = 1e-300
+        return bool((torch.log((variances + tiny) / (self._variances + tiny)).abs() > _MOVED).any())
 
     def _precision(self, fixed: Tensor, params: Parameters, mode: Tensor) -> PrecisionMetric | None:
         joint = self._joint

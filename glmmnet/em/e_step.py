@@ -12,6 +12,12 @@ from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import Whitening, gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
 
+#: Calls until curvature and mass matrix are renewed; more often at first.
+_RENEWED, _AT_FIRST = 8, 3
+#: Sweeps for the first mode; near it is enough for coordinates.
+_FIRST_SWEEPS = 10
+#: Acceptance of a call below which the next one tunes the step size, and the transitions that takes.
+_POOR, _RETUNING = 0.4, 8
 #: Rows x draws that one call of the log density may hold; small data run many copies of b side by side.
 _ROWS_AT_ONCE = 40_000
 
@@ -26,7 +32,7 @@ class WhitenedPosterior:
     def __init__(self, joint: JointModel, fixed: Tensor, params: Parameters, whitening: Whitening, copies: int) -> None:
         self._joint, self._phi = joint, params.phi
         single = joint.family.single_precision
-        self._rows = joint.single() if single else joint
+        self._rows = joint.single if single else joint
         self._dtype = torch.float32 if single else torch.float64
         self._fixed = fixed.to(self._dtype)
         self._precisions = joint.precisions(params)
@@ -86,6 +92,7 @@ class EStep:
 
     def __post_init__(self) -> None:
         self._coordinates = CoordinateSystem(self.joint)
+        self._calls, self._acceptance = 0, 1.0
 
     def __call__(self, fixed: Tensor, params: Parameters, *, sweeps: int = 2, warmup: int = 0) -> Tensor:
         """Draws of b given the fixed part of eta: (Q, C, S).
@@ -104,9 +111,11 @@ class EStep:
             posterior = gaussian_posterior(self.joint, fixed, params)
             self.mode, self.b = posterior.mode, posterior.draw(self.draws)
             return self.b
-        iterations = 50 if self.mode is None else sweeps
-        point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=warmup > 0)
-        self.mode = point.mode
+        iterations = _FIRST_SWEEPS if self.mode is None else sweeps
+        warmup = max(warmup, _RETUNING if self._acceptance < _POOR else 0)
+        renew = warmup > 0 or self._calls < _AT_FIRST or self._calls % _RENEWED == 0
+        point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=renew)
+        self.mode, self._calls = point.mode, self._calls + 1
         return self._sample(self.sampler, point, fixed, params, warmup)
 
     def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
@@ -114,13 +123,18 @@ class EStep:
         copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
         self.copies = copies
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
-        u = posterior.start(point) if self.b is None else posterior.to_u(self.b[:, :, :copies])
+        u = posterior.start(point) if self.b is None else posterior.to_u(_copied(self.b, copies))
         transitions = -(-self.draws // copies)
         state = SamplerState(u, self.step_size)
         result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)
         self.step_size = result.state.step_size
+        self._acceptance = float(result.stats["acceptance_rate"].mean()) if "acceptance_rate" in result.stats else 1.0
         self.b = posterior.to_b(result.state.u)
         return torch.cat([posterior.to_b(u) for u in result.u], dim=2)
+
+    def start_from(self, b: Tensor) -> None:
+        """Put the chains at earlier draws (Q, C, S), and look for the mode from their mean."""
+        self.b, self.mode = b, b.mean(dim=2)
 
     @property
     def single_step_size(self) -> float | None:
@@ -131,3 +145,8 @@ class EStep:
         """Move the chains' position by -`shifts` (Q, C), after a location expansion."""
         if self.b is not None:
             self.b = self.b - shifts[:, :, None]
+
+
+def _copied(b: Tensor, copies: int) -> Tensor:
+    """As many copies of the draws (Q, C, S) as are wanted, in turn."""
+    return b[:, :, torch.arange(copies) % b.shape[2]]

@@ -36,6 +36,8 @@ _QUICK_ROWS = 300
 #: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
 #: steps must be smaller by a factor.
 _FEW_EFFECTS, _CLOSER = 1000, 2
+#: After a network: burn-in and averaged iterations of the polish, and what tol is multiplied by.
+_SHORT_BURN_IN, _FEW_ITERATIONS, _LOOSER = 2, 10, 2.0
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
@@ -96,7 +98,7 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     likelihood instead. With a checkpoint a learned network is not learned again.
     """
     joint, f, params = problem.joint, None, starting_parameters(problem.joint)
-    iteration = 0
+    iteration, b = 0, None
     reached = problem.checkpoint.load() if problem.checkpoint is not None else None
     if reached is not None:
         iteration, params = reached.iteration, reached.params
@@ -108,10 +110,10 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
             for state in training.run(params):
                 iteration = state.iteration
                 yield state
-            params = training.best_params
+            params, b = training.best_params, state.b
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, params, f)
-    for state in _given_f(problem, params, f, iteration, config):
+    for state in _given_f(problem, params, f, iteration, config, b):
         if problem.checkpoint is not None:
             problem.checkpoint.save(state.iteration, state.params, problem.predictor)
         yield state
@@ -125,15 +127,32 @@ def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) ->
 
 
 def _given_f(
-    problem: Problem, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
+    problem: Problem,
+    params: Parameters,
+    f: Tensor | None,
+    iteration: int,
+    config: EMConfig,
+    b: Tensor | None = None,
 ) -> Iterator[EMState]:
-    """All that follows the network: f is frozen."""
+    """All that follows the network: f is frozen; `b` are the last draws (Q, C, S) beside it."""
     joint = problem.joint
+    if b is not None:
+        config = _after_network(config)
     if problem.sampler is None and joint.family.quadratic:
         yield from _maximise(joint, params, f, iteration, config)
     else:
-        states = _polish(joint, params, f, iteration, problem.sampler, config)
+        states = _polish(joint, params, f, iteration, problem.sampler, config, b)
         yield from finish_by_newton(states, joint, f, config) if has_newton(joint) else states
+
+
+def _after_network(config: EMConfig) -> EMConfig:
+    """The estimates are near by now, and the error of f is larger than what more iterations could mend."""
+    return replace(
+        config,
+        burn_in=min(config.burn_in, _SHORT_BURN_IN),
+        min_iter=min(config.min_iter, _FEW_ITERATIONS),
+        tol=_LOOSER * config.tol,
+    )
 
 
 def _output(joint: JointModel, f: Tensor | None) -> Tensor:
@@ -194,9 +213,12 @@ def _polish(
     iteration: int,
     sampler: Sampler | None,
     config: EMConfig,
+    b: Tensor | None = None,
 ) -> Iterator[EMState]:
     """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging."""
     e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
+    if b is not None:
+        e_step.start_from(b)
     carriers = find_carriers(joint)
     drift, streak = Drift(), Streak(config.tol)
     averaged, since = params, 0

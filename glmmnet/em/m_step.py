@@ -17,6 +17,8 @@ from glmmnet.joint import JointModel, Parameters
 
 #: Rows x draws x columns of the Newton step's design that are held at once.
 _ENTRIES_AT_ONCE = 20_000_000
+#: Rows x draws that the Hessian is summed over where no column is rare; classes beyond which it is taken one by one.
+_HESSIAN_ROWS, _MANY_CLASSES = 20_000, 16
 #: Entries of the working matrices move at most so far from the identity in one iteration.
 _LARGEST_SCALE_STEP = 0.5
 #: The fixed part of eta moves at most so far (root mean square) in one iteration, for families on a log or logit scale.
@@ -85,23 +87,28 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
     classes, p = joint.n_classes, joint.X.shape[1]
     entries = [term.covariance.free(term.r) for term in joint.terms]
     m = p + sum(len(e) for e in entries)
-    hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
+    # The sampler's precision is enough for sums over its draws.
+    rows = joint.single if joint.family.single_precision else joint
+    dtype = rows.weights.dtype
+    fixed, b = joint.fixed_eta(params, f).to(dtype), b.to(dtype)
     gradient = torch.zeros(classes, m, dtype=torch.float64)
-    log_likelihood = 0.0
-    fixed = joint.fixed_eta(params, f)
-    for part in _chunks(b, joint.n * m * classes):
-        eta = fixed + joint.random_eta(part)
-        _, score = joint.log_likelihood_and_score(eta, params.phi)
-        weight = joint.weight(eta, params.phi)
-        log_likelihood += float(joint.log_likelihood(eta, params.phi).sum())
-        features = [_features(joint, entries, part, c) for c in range(classes)]
-        for c in range(classes):
-            gradient[c] += features[c].T @ score[:, c].reshape(-1)
-            for d in range(c + 1):
-                cross = features[c].T @ (weight[:, c, d].reshape(-1, 1) * features[d])
-                hessian[c, :, d] += cross
-                if d < c:
-                    hessian[d, :, c] += cross.T
+    hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
+    log_likelihood, few = 0.0, _few_rows(joint, b.shape[2])
+    constant: Tensor | None = None
+    for part in _chunks(b, joint.n * classes):
+        eta = fixed + rows.random_eta(part)
+        kernel, score = rows.log_likelihood_and_score(eta, params.phi)
+        if constant is None:
+            constant = rows.log_likelihood(eta[:, :, :1], params.phi)[0] - kernel[0]
+        log_likelihood += float((kernel + constant).sum())
+        gradient += _gradient(rows, entries, part, score)
+        if few is not None:
+            some = joint.subset(few)
+            hessian += joint.n / len(few) * _hessian(some, entries, part.double(), eta[few].double(), params.phi)
+    if few is None:
+        for part in _chunks(b, joint.n * m * classes):
+            eta = fixed.double() + joint.random_eta(part.double())
+            hessian += _hessian(joint, entries, part.double(), eta, params.phi)
     draws = b.shape[2]
     inverse = _scaled_pinv(hessian.reshape(classes * m, classes * m) / draws)
     step = (inverse @ (gradient.reshape(-1) / draws)).reshape(classes, m)
@@ -116,6 +123,39 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
     return _Newton(step[:, :p].T, working, variance, log_likelihood / draws)
 
 
+def _few_rows(joint: JointModel, draws: int) -> Tensor | None:
+    """Rows that stand for all in the Hessian; None: all, as where a column may differ from 0 in few rows."""
+    few = max(_HESSIAN_ROWS // draws, 1)
+    plain = joint.x_names in ((), ("Intercept",)) and all(term.z is None for term in joint.terms)
+    return torch.randperm(joint.n)[:few] if plain and few < joint.n else None
+
+
+def _gradient(joint: JointModel, entries: list[Tensor], b: Tensor, score: Tensor) -> Tensor:
+    """Score of beta and of the entries of the working matrices, summed over the draws: (C, m)."""
+    parts = [(joint.X.to(score.dtype).T @ score.sum(dim=2)).T]
+    for term, free in zip(joint.terms, entries, strict=True):
+        effects = term.gather(b)
+        for i, j in free.tolist():
+            own = effects[:, j] * score if term.z is None else effects[:, j] * score * term.z[:, i, None, None]
+            parts.append(own.sum(dim=(0, 2))[:, None])
+    return torch.cat(parts, dim=1).to(torch.float64)
+
+
+def _hessian(joint: JointModel, entries: list[Tensor], b: Tensor, eta: Tensor, phi: float) -> Tensor:
+    """Information about beta and the entries of the working matrices, summed over the draws: (C, m, C, m)."""
+    classes = joint.n_classes
+    weight = joint.weight(eta, phi)
+    features = [_features(joint, entries, b, c) for c in range(classes)]
+    m = features[0].shape[1]
+    hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
+    for c in range(classes):
+        for d in range(c + 1) if classes <= _MANY_CLASSES else (c,):
+            cross = features[c].T @ (weight[:, c, d].reshape(-1, 1) * features[d])
+            hessian[c, :, d] = cross
+            hessian[d, :, c] = cross.T
+    return hessian
+
+
 def _chunks(b: Tensor, entries_a_draw: int) -> Iterator[Tensor]:
     size = max(1, _ENTRIES_AT_ONCE // max(entries_a_draw, 1))
     yield from torch.split(b, size, dim=2)
@@ -124,7 +164,7 @@ def _chunks(b: Tensor, entries_a_draw: int) -> Iterator[Tensor]:
 def _features(joint: JointModel, entries: list[Tensor], b: Tensor, c: int) -> Tensor:
     """Columns of the Newton step for class c: X, then z_i b_j for every free entry (i, j); (n S, m)."""
     draws = b.shape[2]
-    columns = [joint.X[:, None].expand(-1, draws, -1)]
+    columns = [joint.X.to(b.dtype)[:, None].expand(-1, draws, -1)]
     for term, free in zip(joint.terms, entries, strict=True):
         own = term.gather(b)[:, :, c].transpose(1, 2)
         effects = own[:, :, free[:, 1]]

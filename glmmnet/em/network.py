@@ -22,7 +22,7 @@ from glmmnet.em.state import EMState
 from glmmnet.em.stopping import Patience
 from glmmnet.errors import FitError
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import LevelWhitening, level_blocks
+from glmmnet.laplace import level_whitening
 from glmmnet.networks import NeuralPredictor, WeightAverage
 from glmmnet.typing import Sampler
 
@@ -139,20 +139,22 @@ class NetworkTraining:
     def _descend(self, part: Tensor, params: Parameters, b: Tensor) -> None:
         """Minibatches over the rows `part`, each row with one of the draws."""
         joint, config, family = self.train.joint, self.config, self.train.joint.family
-        fixed = joint.fixed_eta(params)
-        draws = b.shape[2]
-        pick = torch.randint(draws, (joint.n,))
-        random = joint.random_eta(b)[torch.arange(joint.n), :, pick][:, :, None]
-        offset = (fixed + random).to(torch.float32)
-        marginal = fixed.to(torch.float32)
-        y, weights = joint.target.y.to(torch.float32), joint.weights.to(torch.float32)
+        fixed = joint.fixed_eta(params)[part]
+        pick = torch.randint(b.shape[2], (len(part),))
+        random = joint.random_eta(b)[part, :, pick][:, :, None]
+        # Rows are gathered once here, not a minibatch at a time.
+        offsets = (fixed + random).to(torch.float32).split(self._batch)
+        marginals = fixed.to(torch.float32).split(self._batch)
+        ys = joint.target.y[part].to(torch.float32).split(self._batch)
+        weights = joint.weights[part].to(torch.float32).split(self._batch)
+        inputs = [x[part].split(self._batch) for x in self.train.xs]
         self._learner.train()
-        for rows in part.split(self._batch):
-            f = self._learner([x[rows] for x in self.train.xs])[:, :, None]
-            log_p = family.log_prob(f + offset[rows], y[rows], params.phi)[:, 0]
+        for k, y in enumerate(ys):
+            f = self._learner([x[k] for x in inputs])[:, :, None]
+            log_p = family.log_prob(f + offsets[k], y, params.phi)[:, 0]
             if config.fe_loss_weight:
-                log_p = log_p + config.fe_loss_weight * family.log_prob(f + marginal[rows], y[rows], params.phi)[:, 0]
-            loss = -(weights[rows] * log_p).mean() if joint.weighted else -log_p.mean()
+                log_p = log_p + config.fe_loss_weight * family.log_prob(f + marginals[k], y, params.phi)[:, 0]
+            loss = -(weights[k] * log_p).mean() if joint.weighted else -log_p.mean()
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self._optimizer.step()
@@ -180,11 +182,7 @@ class NetworkTraining:
         joint, mode = self.train.joint, self.e_step.mode
         if mode is None:
             mode = torch.zeros(joint.n_effects, joint.n_classes, dtype=torch.float64)
-        eta = joint.fixed_eta(params, f) + joint.random_eta(mode[:, :, None])
-        weight = joint.weight(eta, params.phi)[..., 0]
-        precisions = joint.precisions(params)
-        blocks = [level_blocks(joint, t, weight, p) for t, p in zip(joint.terms, precisions, strict=True)]
-        return LevelWhitening(joint, mode, blocks).to_b(self._noise)
+        return level_whitening(joint, mode, joint.fixed_eta(params, f), params).to_b(self._noise)
 
 
 def centre(predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor) -> tuple[Parameters, Tensor]:

@@ -12,6 +12,8 @@ from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
 #: Where a trajectory should end: a little beyond half a period. With fewer than two doublings it has no inside.
 _TURN, _FEWEST_DOUBLINGS = 1.15 * math.pi, 2
+#: Doublings at most while the step size is tuned.
+_TUNING_DEPTH = 4
 
 
 @SAMPLERS.register("nuts")
@@ -75,7 +77,8 @@ class NUTS:
                 self.target_accept,
                 metric,
                 integrator=self.integrator,
-                max_tree_depth=self.max_tree_depth,
+                # The first steps tried may be tiny: no reason to go far with them.
+                max_tree_depth=min(self.max_tree_depth, _TUNING_DEPTH) if warmup else self.max_tree_depth,
             )
 
         if warmup:
