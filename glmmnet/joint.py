@@ -23,6 +23,8 @@ from glmmnet.covariances import COVARIANCES, Covariance
 from glmmnet.design import Design
 from glmmnet.families import Family, Target
 
+#: More classes than these are taken one by one in curvatures: the rest of a row's information is of the order 1 / C.
+MANY_CLASSES = 16
 #: Share of its own that every variance gains before Sigma is inverted.
 _RIDGE = 1e-9
 
@@ -320,9 +322,10 @@ class JointModel:
         weight = self.family.weight(eta, self.target.y, phi)
         return self.weights[:, None, None, None] * weight if self.weighted else weight
 
-    def weight_of(self, rows: Tensor, eta: Tensor, phi: float) -> Tensor:
-        """Information of some rows (m,) about eta (n, C, S), (m, C, C, S)."""
-        return self.weights[rows, None, None, None] * self.family.weight(eta[rows], self.target.y[rows], phi)
+    def weight_diagonal(self, eta: Tensor, phi: float) -> Tensor:
+        """Information of each row about each class's own eta, (n, C, S)."""
+        weight = self.family.weight_diagonal(eta, self.target.y, phi)
+        return self.weights[:, None, None] * weight if self.weighted else weight
 
     def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
         """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""

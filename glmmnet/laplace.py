@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import BLOCKED_LIMIT, Factor, can_factorize, dense_size, factorize
-from glmmnet.joint import JointModel, Parameters, TermData
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
 
 #: Up to this many effects (Q C) the whole precision is factored; beyond, its per-level blocks.
 WHOLE_LIMIT = 512
-#: Entries of the rows' information matrices that are held at once.
-_ENTRIES_AT_ONCE = 50_000_000
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
 
@@ -91,16 +89,16 @@ class LevelWhitening:
 
     @property
     def log_det(self) -> float:
-        return -sum(float(torch.log(torch.diagonal(f, dim1=1, dim2=2)).sum()) for f in self._factors)
+        return -sum(float(torch.log(torch.diagonal(f, dim1=-2, dim2=-1)).sum()) for f in self._factors)
 
     def _each(self, matrices: list[Tensor], values: Tensor) -> Tensor:
         parts = []
         for term, matrix in zip(self._terms, matrices, strict=True):
             own = values[term.rows]
-            if matrix.shape[1] == 1:
-                parts.append(own * matrix)
+            if matrix.shape[-1] == 1:
+                parts.append(own * matrix.reshape(term.q, -1, 1))
             else:
-                parts.append((matrix @ own.reshape(term.q, matrix.shape[1], -1)).reshape(own.shape))
+                parts.append(_out_of_blocks(matrix @ _in_blocks(term, own, matrix), own.shape))
         return torch.cat(parts)
 
 
@@ -118,39 +116,45 @@ class LaplacePoint:
 
 def level_blocks(joint: JointModel, term: TermData, weight: Tensor, precision: Tensor) -> Tensor:
     """Diagonal blocks of H that belong to one term: (q, r C, r C)."""
-    return _with_prior(term, _weighted_blocks(term, weight), precision)
+    return _with_prior(_weighted_blocks(term, weight), precision)
 
 
-def level_information(joint: JointModel, terms: Sequence[TermData], eta: Tensor, phi: float) -> list[Tensor]:
-    """What the data contribute to the blocks of `terms`, each (q, r C, r C), at eta (n, C, 1)."""
-    entries = joint.n_classes**2 * max(term.r for term in terms) ** 2
-    if joint.n * entries <= _ENTRIES_AT_ONCE:
-        weight = joint.weight(eta, phi)[..., 0]
-        return [_weighted_blocks(term, weight) for term in terms]
-    totals = [torch.zeros(t.q, t.r * joint.n_classes, t.r * joint.n_classes, dtype=torch.float64) for t in terms]
-    for rows in torch.arange(joint.n).split(max(_ENTRIES_AT_ONCE // entries, 1)):
-        weight = joint.weight_of(rows, eta, phi)[..., 0]
-        for term, total in zip(terms, totals, strict=True):
-            z = None if term.z is None else term.z[rows]
-            total.view(term.q, -1).index_add_(0, term.index[rows], _outer(z, weight).reshape(len(rows), -1))
-    return totals
+def level_information(joint: JointModel, term: TermData, eta: Tensor, phi: float) -> Tensor:
+    """What the data contribute to the blocks of a term at eta (n, C, 1): (q, r C, r C), of many classes (q, C, r, r)."""
+    if joint.n_classes <= MANY_CLASSES:
+        return _weighted_blocks(term, joint.weight(eta, phi)[..., 0])
+    weight = joint.weight_diagonal(eta, phi)[..., 0]
+    if term.z is None:
+        return term.level_sum(weight)[:, :, None, None]
+    outer = term.z[:, :, None] * term.z[:, None]
+    return term.level_sum(weight[:, :, None, None] * outer[:, None])
 
 
 def _weighted_blocks(term: TermData, weight: Tensor) -> Tensor:
     size = term.r * weight.shape[1]
-    return term.level_sum(_outer(term.z, weight)).reshape(term.q, size, size)
+    if term.z is None:
+        return term.level_sum(weight).reshape(term.q, size, size)
+    outer = term.z[:, :, None, None, None] * term.z[:, None, None, :, None] * weight[:, None, :, None, :]
+    return term.level_sum(outer).reshape(term.q, size, size)
 
 
-def _outer(z: Tensor | None, weight: Tensor) -> Tensor:
-    """Z z' times the weight of each row, entries in the order of the blocks: (m, ...)."""
-    if z is None:
-        return weight
-    return z[:, :, None, None, None] * z[:, None, None, :, None] * weight[:, None, :, None, :]
-
-
-def _with_prior(term: TermData, information: Tensor, precision: Tensor) -> Tensor:
+def _with_prior(information: Tensor, precision: Tensor) -> Tensor:
+    """Information plus the prior precision (C, r, r)."""
+    if information.dim() == 4:
+        return information + precision
     prior = torch.diag_embed(precision.permute(1, 2, 0)).permute(0, 2, 1, 3)
     return information + prior.reshape(information.shape[1:])
+
+
+def _in_blocks(term: TermData, values: Tensor, like: Tensor) -> Tensor:
+    """Values (q r, C, S) ordered as the blocks of `like`: (q, r C, S) or (q, C, r, S)."""
+    if like.dim() == 3:
+        return values.reshape(term.q, like.shape[1], -1)
+    return values.reshape(term.q, term.r, *values.shape[1:]).transpose(1, 2)
+
+
+def _out_of_blocks(values: Tensor, shape: torch.Size) -> Tensor:
+    return (values if values.dim() == 3 else values.transpose(1, 2)).reshape(shape)
 
 
 def find_mode(
@@ -236,13 +240,13 @@ def _level_mode(
         largest = 0.0
         for k, (term, precision) in enumerate(zip(rows.terms, precisions, strict=True)):
             _, score = rows.log_likelihood_and_score(eta, params.phi)
-            information = known[k] if known else level_information(joint, [term], eta, params.phi)[0]
-            factor = torch.linalg.cholesky(_with_prior(term, information, precision))
+            information = known[k] if known else level_information(joint, term, eta, params.phi)
+            factor = torch.linalg.cholesky(_with_prior(information, precision))
             own = mode[term.rows].reshape(term.q, term.r, -1)
-            pulled = torch.einsum("cij,qjc->qic", precision, own)
-            gradient = term.transpose(score)[:, :, 0].reshape(own.shape) - pulled
-            half = torch.linalg.solve_triangular(factor, gradient.reshape(term.q, -1, 1), upper=False)
-            step = torch.linalg.solve_triangular(factor.mT, half, upper=True).reshape(-1, joint.n_classes)
+            pulled = torch.einsum("cij,qjc->qic", precision, own).reshape(-1, joint.n_classes)
+            gradient = term.transpose(score)[:, :, 0] - pulled
+            half = torch.linalg.solve_triangular(factor, _in_blocks(term, gradient[:, :, None], factor), upper=False)
+            step = _out_of_blocks(torch.linalg.solve_triangular(factor.mT, half, upper=True), gradient.shape)
             moved = torch.zeros_like(mode)
             moved[term.rows] = _damped(joint, step, _longest(term))
             mode = mode + moved
@@ -250,19 +254,19 @@ def _level_mode(
             largest = max(largest, float(half.abs().max()))
         if largest < tolerance:
             break
-    parts = known or tuple(level_information(joint, joint.terms, eta, params.phi))
+    parts = known or tuple(level_information(joint, term, eta, params.phi) for term in joint.terms)
     return LaplacePoint(mode, _whitened(joint, mode, parts, params), parts)
 
 
 def level_whitening(joint: JointModel, mode: Tensor, fixed: Tensor, params: Parameters) -> LevelWhitening:
     """Whitening by the blocks of the levels at `mode` (Q, C), given the part of eta that is free of b, (n, C, 1)."""
     eta = fixed + joint.random_eta(mode[:, :, None])
-    return _whitened(joint, mode, level_information(joint, joint.terms, eta, params.phi), params)
+    return _whitened(joint, mode, [level_information(joint, t, eta, params.phi) for t in joint.terms], params)
 
 
 def _whitened(joint: JointModel, mode: Tensor, information: Sequence[Tensor], params: Parameters) -> LevelWhitening:
     precisions = joint.precisions(params)
-    blocks = [_with_prior(t, i, p) for t, i, p in zip(joint.terms, information, precisions, strict=True)]
+    blocks = [_with_prior(i, p) for i, p in zip(information, precisions, strict=True)]
     return LevelWhitening(joint, mode, blocks)
 
 

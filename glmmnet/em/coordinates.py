@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import SparseFactor, sparse_factor
-from glmmnet.joint import JointModel, Parameters
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.laplace import WHOLE_LIMIT, Whitening, find_mode
 
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
@@ -91,7 +91,7 @@ class CoordinateSystem:
     def __init__(self, joint: JointModel) -> None:
         self._joint = joint
         effects = joint.n_effects * joint.n_classes
-        self._crossed = len(joint.terms) > 1 and effects > WHOLE_LIMIT
+        self._crossed = len(joint.terms) > 1 and effects > WHOLE_LIMIT and joint.n_classes <= MANY_CLASSES
         self._metric: PrecisionMetric | None = None
         self._variances = torch.zeros(0, dtype=torch.float64)
         self._information: tuple[Tensor, ...] | None = None

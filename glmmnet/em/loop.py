@@ -81,7 +81,8 @@ def starting_parameters(joint: JointModel) -> Parameters:
     plain = replace(joint, terms=())
     nothing = _no_effects(joint)
     params = Parameters(beta, (), phi)
-    for _ in range(_START_STEPS if joint.X.shape[1] else 0):
+    # With the intercept alone the family's start is the estimate already.
+    for _ in range(_START_STEPS if joint.x_names not in ((), ("Intercept",)) else 0):
         params = m_step(plain, (), params, nothing).params
     size = 0.5 * params.phi if joint.family.has_dispersion else 0.3
     sigma = []

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
-from glmmnet.joint import JointModel, Parameters
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 
 #: Rows x draws x columns of the Newton step's design that are held at once.
 _ENTRIES_AT_ONCE = 20_000_000
-#: Rows x draws that the Hessian is summed over where no column is rare; classes beyond which it is taken one by one.
-_HESSIAN_ROWS, _MANY_CLASSES = 20_000, 16
+#: Rows x draws that the Hessian is summed over where no column is rare.
+_HESSIAN_ROWS = 20_000
 #: Entries of the working matrices move at most so far from the identity in one iteration.
 _LARGEST_SCALE_STEP = 0.5
 #: The fixed part of eta moves at most so far (root mean square) in one iteration, for families on a log or logit scale.
@@ -144,13 +144,15 @@ def _gradient(joint: JointModel, entries: list[Tensor], b: Tensor, score: Tensor
 def _hessian(joint: JointModel, entries: list[Tensor], b: Tensor, eta: Tensor, phi: float) -> Tensor:
     """Information about beta and the entries of the working matrices, summed over the draws: (C, m, C, m)."""
     classes = joint.n_classes
-    weight = joint.weight(eta, phi)
+    one_by_one = classes > MANY_CLASSES
+    weight = joint.weight_diagonal(eta, phi) if one_by_one else joint.weight(eta, phi)
     features = [_features(joint, entries, b, c) for c in range(classes)]
     m = features[0].shape[1]
     hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
     for c in range(classes):
-        for d in range(c + 1) if classes <= _MANY_CLASSES else (c,):
-            cross = features[c].T @ (weight[:, c, d].reshape(-1, 1) * features[d])
+        for d in (c,) if one_by_one else range(c + 1):
+            own = weight[:, c] if one_by_one else weight[:, c, d]
+            cross = features[c].T @ (own.reshape(-1, 1) * features[d])
             hessian[c, :, d] = cross
             hessian[d, :, c] = cross.T
     return hessian

@@ -87,6 +87,10 @@ class Family(ABC):
     def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
         """Minus the expected second derivative of log p with respect to eta: (n, C, C, S)."""
 
+    def weight_diagonal(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        """The diagonal of :meth:`weight`, (n, C, S); for many classes without the rest."""
+        return torch.diagonal(self.weight(eta, y, phi), dim1=1, dim2=2).movedim(-1, 1)
+
     @abstractmethod
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """Starting eta of an intercept-only model (C,), and phi."""

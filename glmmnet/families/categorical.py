@@ -14,6 +14,10 @@ from glmmnet.links import BASELINE_LOGIT, SOFTMAX
 from glmmnet.typing import Response
 
 
+#: Classes up to which a softmax is quicker over columns than over rows.
+_FEW_CLASSES = 32
+
+
 @FAMILIES.register("categorical")
 class Categorical(Family):
     """y is class c with probability softmax(eta)_c.
@@ -78,11 +82,14 @@ class Categorical(Family):
         translate = torch.tensor([known[level] for level in found])
         index = translate[torch.as_tensor(np.asarray(codes, dtype=np.int64))]
         y = torch.nn.functional.one_hot(index, len(target.labels)).to(torch.float64)
-        return y.T.contiguous()[:, :, None].movedim(0, 1)
+        if y.shape[1] <= _FEW_CLASSES:
+            y = y.T.contiguous().T
+        return y[:, :, None]
 
     def _by_class(self, eta: Tensor) -> Tensor:
-        """Scores of all classes, classes first in memory: torch takes a softmax over rows of a few 15 times as long."""
-        scores = eta.movedim(1, 0).contiguous()
+        """Scores of all classes, classes first in memory if few: torch takes a softmax over short rows 15 times as long."""
+        scores = eta.movedim(1, 0)
+        scores = scores.contiguous() if len(scores) <= _FEW_CLASSES else scores
         return scores if self.reference is None else torch.cat([torch.zeros_like(scores[:1]), scores])
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
@@ -101,6 +108,11 @@ class Categorical(Family):
         weight = -p[:, None] * p[None]
         torch.diagonal(weight, dim1=0, dim2=1).add_(p.movedim(0, -1))
         return weight.movedim(2, 0)
+
+    def weight_diagonal(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+        p = torch.softmax(self._by_class(eta), dim=0)
+        p = p if self.reference is None else p[1:]
+        return (p * (1 - p)).movedim(0, 1)
 
     def unbounded(self, y: Tensor) -> Tensor:
         own = y[:, :, 0]

@@ -150,7 +150,7 @@ class FlatKernel(HMC):
     def _find_reasonable_step_size(self, z: dict[str, Tensor]) -> float:
         """Double or halve the step until the acceptance of one step crosses Pyro's threshold.
 
-        Pyro's own search knows the leapfrog and the unit mass only; with a mass matrix the first step is taken as it is.
+        Pyro's own search knows the leapfrog and the unit mass only; with a mass matrix the first step stays as it is.
         """
         if self._step is leapfrog:
             known = self._metric is None
