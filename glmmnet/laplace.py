@@ -120,7 +120,7 @@ def level_blocks(joint: JointModel, term: TermData, weight: Tensor, precision: T
 
 
 def level_information(joint: JointModel, term: TermData, eta: Tensor, phi: float) -> Tensor:
-    """What the data contribute to the blocks of a term at eta (n, C, 1): (q, r C, r C), of many classes (q, C, r, r)."""
+    """What the data contribute to a term's blocks at eta (n, C, 1): (q, r C, r C), of many classes (q, C, r, r)."""
     if joint.n_classes <= MANY_CLASSES:
         return _weighted_blocks(term, joint.weight(eta, phi)[..., 0])
     weight = joint.weight_diagonal(eta, phi)[..., 0]

@@ -19,8 +19,9 @@ from glmmnet.joint import JointModel, Parameters
 from glmmnet.quadrature import SecondOrder, has_quadrature, n_nodes, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, shifted
 
-#: Quadrature points a dimension of the first steps; those of the likelihood follow.
-_COARSE = 7
+#: Quadrature points a dimension of the first searches, before as many as the likelihood takes; and the change of the
+#: log-likelihood from one to the next that needs no more points.
+_LADDER, _SAME_VALUE = (7, 15), 1e-3
 #: Decrement to which the first steps go; below it a gain in likelihood is lost in the quadrature's error.
 _NEAR = 0.05
 #: Newton steps, and halvings of one, at most.
@@ -98,10 +99,13 @@ class Maximum:
         Variances whose best value is 0 are exactly 0.
     decrement : float
         (score' information^-1 score)^(1/2), no less than any parameter's remaining step in standard errors.
+    value : float
+        The log-likelihood.
     """
 
     params: Parameters
     decrement: float
+    value: float
 
 
 def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance: float) -> Maximum | None:
@@ -115,15 +119,18 @@ def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance:
     tolerance : float
         The largest decrement that counts as converged.
     """
-    fine = _nodes(joint)
-    if fine > _COARSE:
-        near = _Search(joint, f, _COARSE, _NEAR).run(params)
-        params = params if near is None else near.params
-    return _Search(joint, f, fine, tolerance).run(params)
+    found, most = None, _nodes(joint)
+    for nodes in (*(rung for rung in _LADDER if rung < most), most):
+        search = _Search(joint, f, nodes, _NEAR if nodes == _LADDER[0] < most else tolerance)
+        last, found = found, search.run(params if found is None else found.params)
+        if found is not None and last is not None and abs(search.first - last.value) < _SAME_VALUE:
+            # More points no longer change the likelihood.
+            return found
+    return found
 
 
 class _Search:
-    """Newton's method with one number of quadrature points."""
+    """Newton's method with one number of quadrature points; `first` is the log-likelihood where it starts."""
 
     def __init__(self, joint: JointModel, f: Tensor | None, nodes: int, tolerance: float) -> None:
         self._joint, self._f, self._nodes, self._tolerance = joint, f, nodes, tolerance
@@ -132,6 +139,7 @@ class _Search:
 
     def run(self, params: Parameters) -> Maximum | None:
         here = self._at(params)
+        self.first = here.value
         for _ in range(_STEPS):
             active = active_parameters(self._joint, params)
             step, decrement, concave = _newton_step(here)
@@ -140,7 +148,7 @@ class _Search:
                 params, here = without
                 continue
             if decrement < self._tolerance:
-                return Maximum(params, decrement) if concave and self._eta_step(step) < _STILL else None
+                return Maximum(params, decrement, here.value) if concave and self._eta_step(step) < _STILL else None
             step = step * self._shortening(step)
             for _ in range(_HALVINGS):
                 moved = self._moved(params, active, step)

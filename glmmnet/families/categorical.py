@@ -13,7 +13,6 @@ from glmmnet.families._base import Family, Target
 from glmmnet.links import BASELINE_LOGIT, SOFTMAX
 from glmmnet.typing import Response
 
-
 #: Classes up to which a softmax is quicker over columns than over rows.
 _FEW_CLASSES = 32
 

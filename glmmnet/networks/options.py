@@ -50,7 +50,7 @@ class NNOptions:
     layers: tuple[int, ...] = (32, 32, 32, 32)
     activation: str = "silu"
     dropout: float = 0.0
-    weight_decay: float = 0.1
+    weight_decay: float = 0.03
     net: str | None = None
     embed: int | None = None
 
