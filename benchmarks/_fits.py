@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import glmmnet as gn
+from benchmarks._fitting import NO_DRAWS, timed_fit
 from benchmarks._harness import Cost, measured
 from benchmarks._task import HELD, Settings, Task
 from glmmnet.em.config import EMConfig
@@ -21,9 +22,6 @@ from glmmnet.samplers import SAMPLERS
 from glmmnet.simulate import simulate_glmm
 from glmmnet.threads import torch_session
 
-#: As few final draws as a fit may have: they are made, and timed, apart.
-_NO_DRAWS = {"chains": 1, "draws": 4, "warmup": 0}
-
 
 def warm_up() -> None:
     """A fit of a few rows, so that the first one measured does not pay for imports."""
@@ -31,41 +29,20 @@ def warm_up() -> None:
     model = gn.glmm("y ~ nn(x0) + (1 | g)", rows, family="bernoulli")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(seed=0, epochs=1, max_iter=1, progress=False, **_NO_DRAWS)
+        model.fit(seed=0, epochs=1, max_iter=1, progress=False, **NO_DRAWS)
 
 
 def fit(task: Task, formula: str, settings: Settings, *, likelihood: bool) -> tuple[Any, dict[str, Any]]:
-    """Results with the default final draws, and the figures of the fit.
-
-    `seconds` is what building the model, EM and, with `likelihood`, the marginal log-likelihood took;
-    `seconds_final` has the final draws as well.
-    """
+    """Results and figures of :func:`timed_fit` for a formula on a task's training rows."""
     neural = "nn(" in formula
     held = {"validation": HELD} if neural else {}
-    with measured() as cost:
-        model = gn.glmm(formula, task.train, family=task.family, nn=settings.nn if neural else None)
-        results = model.fit(seed=settings.seed, progress=False, **held, **{**settings.fit, **_NO_DRAWS})
-        if likelihood:
-            _ = results.llf
-    with measured() as final:
-        finished = _with_final_draws(results, settings) if task.factors else results
-    figures = cost.figures() | {"seconds_final": cost.seconds + final.seconds}
-    figures |= {
-        "epochs": int((results.history["phase"] == "network").sum()),
-        "iterations": int((results.history["phase"] != "network").sum()),
-        "converged": int(results.converged),
-    }
-    return finished, figures | ({"llf": results.llf} if likelihood else {})
-
-
-def _with_final_draws(results: Any, settings: Settings) -> Any:
-    """The same results with the final draws that the settings ask for."""
-    fitted, wanted = results.fitted, EMConfig.from_options(settings.fit)
-    config = replace(fitted.config, chains=wanted.chains, draws=wanted.draws, warmup=wanted.warmup)
-    with torch_session(settings.seed, config.threads):
-        fixed = fitted.joint.fixed_eta(fitted.working, fitted.f)
-        draws = final_draws(fitted.joint, fixed, fitted.working, fitted.sampler, config)
-    return replace(results, fitted=replace(fitted, draws=draws, config=config))
+    return timed_fit(
+        lambda: gn.glmm(formula, task.train, family=task.family, nn=settings.nn if neural else None),
+        seed=settings.seed,
+        likelihood=likelihood,
+        **held,
+        **settings.fit,
+    )
 
 
 def fit_given_f(task: Task, settings: Settings) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:

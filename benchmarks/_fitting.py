@@ -1,70 +1,66 @@
-"""A fit of glmmnet with its time split into estimation and final draws."""
+"""A fit of glmmnet with what it costs, the final draws apart."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import glmmnet as gn
-import glmmnet.model
 from benchmarks._harness import measured
+from glmmnet.em.config import EMConfig
+from glmmnet.em.final import final_draws
+from glmmnet.threads import torch_session
+
+#: As few final draws as a fit may have: they are made, and timed, apart.
+NO_DRAWS = {"chains": 1, "draws": 4, "warmup": 0}
 
 
-@dataclass
-class Clock:
-    """Seconds of wall and CPU time that final draws took."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-
-@contextmanager
-def final_draws_clock() -> Iterator[Clock]:
-    """Time the final draws of the fits in the block: results do not tell, so the function is wrapped."""
-    clock, draw = Clock(), glmmnet.model.final_draws
-
-    def timed(*args: Any, **options: Any) -> Any:
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            return draw(*args, **options)
-        finally:
-            clock.seconds += time.perf_counter() - wall
-            clock.cpu_seconds += time.process_time() - cpu
-
-    with mock.patch.object(glmmnet.model, "final_draws", timed):
-        yield clock
-
-
-def timed_fit(build: Callable[[], gn.GLMMNet], **options: Any) -> tuple[gn.GLMMNetResults, dict[str, Any]]:
-    """Build a model and fit it, and tell what that cost.
+def timed_fit(
+    build: Callable[[], gn.GLMMNet], *, seed: int, likelihood: bool = False, **options: Any
+) -> tuple[gn.GLMMNetResults, dict[str, Any]]:
+    """Build a model, fit it and make the final draws that `options` ask for, and tell what that cost.
 
     Returns
     -------
     results : GLMMNetResults
     figures : dict
-        seconds and cpu_seconds (without final draws), seconds_final (with them), seconds_build (part of both),
-        memory_mb (of all), epochs of the network, iterations (the others), converged.
+        seconds, cpu_seconds and memory_mb of all but the final draws (with `likelihood` of llf too), seconds_final with
+        them, seconds_build (part of both), epochs of the network, iterations (the others), converged.
     """
-    with measured() as cost, final_draws_clock() as final:
+    with measured() as cost:
         began = time.perf_counter()
         model = build()
         built = time.perf_counter() - began
-        results = model.fit(progress=False, **options)
+        results = model.fit(seed=seed, progress=False, **{**options, **NO_DRAWS})
+        llf = {"llf": results.llf} if likelihood else {}
+    with measured() as final:
+        results = _with_final_draws(results, EMConfig.from_options(_of_config(options)), seed)
     history = results.history
     return results, {
-        "seconds": cost.seconds - final.seconds,
-        "seconds_final": cost.seconds,
+        **cost.figures(),
+        "seconds_final": cost.seconds + final.seconds,
         "seconds_build": built,
-        "cpu_seconds": cost.cpu_seconds - final.cpu_seconds,
-        "memory_mb": cost.memory_mb,
         "epochs": int((history["phase"] == "network").sum()),
         "iterations": int((history["phase"] != "network").sum()),
         "converged": int(results.converged),
+        **llf,
     }
+
+
+def _of_config(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in ("validation", "sampler")}
+
+
+def _with_final_draws(results: gn.GLMMNetResults, wanted: EMConfig, seed: int) -> gn.GLMMNetResults:
+    """The same results with as many final draws as are wanted."""
+    fitted = results.fitted
+    config = replace(fitted.config, chains=wanted.chains, draws=wanted.draws, warmup=wanted.warmup)
+    with torch_session(seed, config.threads):
+        fixed = fitted.joint.fixed_eta(fitted.working, fitted.f)
+        draws = final_draws(fitted.joint, fixed, fitted.working, fitted.sampler, config)
+    return replace(results, fitted=replace(fitted, draws=draws, config=config))
 
 
 def standard_deviations(results: gn.GLMMNetResults) -> str:

@@ -119,7 +119,8 @@ def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance:
     tolerance : float
         The largest decrement that counts as converged.
     """
-    found, most = None, _nodes(joint)
+    found: Maximum | None = None
+    most = _nodes(joint)
     for nodes in (*(rung for rung in _LADDER if rung < most), most):
         search = _Search(joint, f, nodes, _NEAR if nodes == _LADDER[0] < most else tolerance)
         last, found = found, search.run(params if found is None else found.params)
@@ -134,6 +135,7 @@ class _Search:
 
     def __init__(self, joint: JointModel, f: Tensor | None, nodes: int, tolerance: float) -> None:
         self._joint, self._f, self._nodes, self._tolerance = joint, f, nodes, tolerance
+        self.first = float("nan")
         self._columns, self._to_beta = orthonormal(joint.X)
         self._size = self._columns.shape[1] * joint.n_classes
 

@@ -86,7 +86,7 @@ class Categorical(Family):
         return y[:, :, None]
 
     def _by_class(self, eta: Tensor) -> Tensor:
-        """Scores of all classes, classes first in memory if few: torch takes a softmax over short rows 15 times as long."""
+        """Scores of all classes, classes first in memory if few: a softmax over short rows takes 15 times as long."""
         scores = eta.movedim(1, 0)
         scores = scores.contiguous() if len(scores) <= _FEW_CLASSES else scores
         return scores if self.reference is None else torch.cat([torch.zeros_like(scores[:1]), scores])
