@@ -6,8 +6,10 @@ largest term: H = L L' with L = [[L_A, 0], [V', L_S]], V = L_A^-1 B and S = C - 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +26,10 @@ BLOCKED_LIMIT = 2000
 #: Entries of a sparse factor up to which it is tried, and the numbers of hubs that its bound looks at.
 _FILL_LIMIT = 15_000_000
 _HUBS = (0, 30, 100, 300, 600, 1000, 1500, 2500, 4000)
+#: Right-hand sides that SuperLU solves for at once: more leave the cache and take three times as long each.
+_AT_ONCE = 4
+#: Patterns of nonzeros whose order is remembered: that of all rows and that of the rows a network learns from, twice.
+_PATTERNS = 4
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,41 @@ def fill_bound(matrix: sp.csr_matrix) -> float:
     Levels with many partners (hubs) come last, as a dense block; without them H falls into components, each with the
     hubs it touches. The bound is the best over some numbers of hubs.
     """
-    degree = np.diff(matrix.indptr)
-    order = np.argsort(-degree, kind="stable")
-    return min(_bound_with(matrix, order[:hubs], order[hubs:]) for hubs in _HUBS if hubs < len(order))
+    pattern = _pattern(matrix)
+    if pattern.fill is None:
+        degree = np.diff(matrix.indptr)
+        order = np.argsort(-degree, kind="stable")
+        pattern.fill = min(_bound_with(matrix, order[:hubs], order[hubs:]) for hubs in _HUBS if hubs < len(order))
+    return pattern.fill
+
+
+@dataclass
+class _Pattern:
+    """What depends on the places of H's nonzeros alone.
+
+    Attributes
+    ----------
+    fill : float or None
+        See :func:`fill_bound`.
+    order : ndarray of int, (D,), or None
+        Rows in the order in which they are eliminated.
+    """
+
+    fill: float | None = None
+    order: np.ndarray | None = None
+
+
+@lru_cache(maxsize=_PATTERNS)
+def _known(digest: bytes) -> _Pattern:
+    """The record of the pattern with this digest, for whoever finds something out to write into."""
+    return _Pattern()
+
+
+def _pattern(matrix: sp.csr_matrix) -> _Pattern:
+    matrix.sort_indices()
+    digest = hashlib.blake2b(matrix.indptr.tobytes())
+    digest.update(matrix.indices.tobytes())
+    return _known(digest.digest())
 
 
 def _bound_with(matrix: sp.csr_matrix, hubs: np.ndarray, rest: np.ndarray) -> float:
@@ -108,7 +146,8 @@ def _bound_with(matrix: sp.csr_matrix, hubs: np.ndarray, rest: np.ndarray) -> fl
 class SparseFactor:
     """Sparse factor of a symmetric positive definite H in a fill-reducing order: P H P' = L D L'.
 
-    SuperLU in symmetric mode, without pivoting, which a positive definite matrix does not need.
+    SuperLU in symmetric mode, without pivoting, which a positive definite matrix does not need. The order takes three
+    times as long to find as the factor to compute; it is found once a pattern of nonzeros.
 
     Parameters
     ----------
@@ -118,39 +157,55 @@ class SparseFactor:
     """
 
     def __init__(self, matrix: sp.csr_matrix, single: bool = False) -> None:
-        options = {"SymmetricMode": True}
         self._dtype = np.float32 if single else np.float64
-        lu = spla.splu(
-            matrix.tocsc().astype(self._dtype), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
-        )
-        diagonal = lu.U.diagonal()
-        if not np.all(diagonal > 0):
-            raise np.linalg.LinAlgError("matrix is not positive definite")
-        self._lu = lu
         #: rows of H
         self.size = matrix.shape[0]
-        # SuperLU permutes rows as perm_r says: (P H P') [perm[i], perm[j]] = H [i, j].
-        self._perm = lu.perm_r
-        self._root = (lu.L @ sp.diags(np.sqrt(diagonal))).tocsr().astype(np.float64)
+        matrix, pattern = matrix.astype(self._dtype), _pattern(matrix)
+        if pattern.order is None:
+            pattern.order = np.argsort(_superlu(matrix, "MMD_AT_PLUS_A").perm_c)
+        self._order = pattern.order
+        self._lu = _superlu(matrix[self._order][:, self._order], "NATURAL")
+        diagonal = self._lu.U.diagonal()
+        if not np.all(diagonal > 0):
+            raise np.linalg.LinAlgError("matrix is not positive definite")
+        self._diagonal = diagonal.astype(np.float64)
         #: log determinant of H
-        self.logdet = float(np.log(diagonal).sum())
+        self.logdet = float(np.log(self._diagonal).sum())
         #: entries of L
-        self.nnz = int(lu.L.nnz)
+        self.nnz = int(self._lu.L.nnz)
+
+    @cached_property
+    def _root(self) -> sp.csr_matrix:
+        return (self._lu.L @ sp.diags(np.sqrt(self._diagonal))).tocsr().astype(np.float64)
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """H^-1 rhs for rhs (D,) or (D, k)."""
-        solution: np.ndarray = self._lu.solve(rhs.astype(self._dtype, copy=False))
-        return solution.astype(np.float64, copy=False)
+        ordered = rhs[self._order].astype(self._dtype, copy=False)
+        solution = np.empty(rhs.shape)
+        if rhs.ndim == 1:
+            solution[self._order] = self._lu.solve(ordered)
+            return solution
+        for first in range(0, rhs.shape[1], _AT_ONCE):
+            columns = slice(first, first + _AT_ONCE)
+            solution[self._order, columns] = self._lu.solve(np.ascontiguousarray(ordered[:, columns]))
+        return solution
 
     def multiply(self, normal: np.ndarray) -> np.ndarray:
         """F normal with F F' = H: of standard normals it makes draws from N(0, H)."""
-        product: np.ndarray = (self._root @ normal)[self._perm]
+        product = np.empty(normal.shape)
+        product[self._order] = self._root @ normal
         return product
 
     def draw(self, draws: int) -> np.ndarray:
         """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
-        normal = torch.randn(len(self._perm), draws, dtype=torch.float64).numpy()
+        normal = torch.randn(self.size, draws, dtype=torch.float64).numpy()
         return self.solve(self.multiply(normal))
+
+
+def _superlu(matrix: sp.csr_matrix, order: str) -> spla.SuperLU:
+    """Its rows and columns keep their places in the order "NATURAL"."""
+    options = {"SymmetricMode": True}
+    return spla.splu(matrix.tocsc(), permc_spec=order, diag_pivot_thresh=0.0, options=options)
 
 
 class BlockedCholesky:

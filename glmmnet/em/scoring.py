@@ -1,9 +1,10 @@
-"""Fisher scoring of the variances of a Gaussian model with many crossed levels, traces by fixed random probes.
+"""Newton and Fisher scoring of Gaussian variances with many crossed levels, traces by fixed random probes.
 
 For models too large to maximise the exact likelihood by differences, but whose precision H = Z'WZ / phi + P has a
 sparse factor. With M = S H^-1 S, S the root of P: the score of log sd_k is |b_k|^2 / sd_k^2 + tr M_kk - q_k, its
 expected information 2 |I - M|^2 over the block (j, k). EM crawls there: most of the information about a variance is
-missing.
+missing. Where effects or residuals are of unequal spread the observed information is far from the expected, and Fisher
+scoring overshoots. Their mean is a quadratic form in b and the residuals, free of traces; with both, Newton's method.
 
 References
 ----------
@@ -92,10 +93,12 @@ class VarianceScoring:
         psi = self._psi(start)
         point, last = self._point(psi), math.inf
         for _ in range(iterations):
-            score, information = self._score(psi, point)
+            score, expected = self._score(psi, point)
             active = psi > psi[-1] + math.log(_BOUNDARY)
+            block = np.ix_(active, active)
+            observed = 2 * self._average_information(psi, point, score)[block] - expected[block]
             step = np.zeros_like(psi)
-            step[active] = _solve_steadily(information[np.ix_(active, active)], score[active])
+            step[active] = _step(observed, expected[block], score[active])
             change = math.sqrt(max(float(score[active] @ step[active]), 0.0))
             # Where components compete, the probes' noise keeps the step from shrinking; the likelihood then tells.
             change = min(change, math.sqrt(max(last - point.deviance, 0.0)))
@@ -106,7 +109,8 @@ class VarianceScoring:
             step *= min(1.0, _LONGEST_STEP / float(np.abs(step).max()))
             for _ in range(_HALVINGS):
                 fresh = self._point(psi + step)
-                if fresh.deviance < point.deviance + 1e-6:
+                # Steps of less than a standard error may rise by what the probes' noise makes of them.
+                if fresh.deviance < point.deviance + min(change, 1.0) ** 2 + 1e-6:
                     break
                 step *= 0.5
             psi, point = psi + step, fresh
@@ -162,6 +166,34 @@ class VarianceScoring:
         information[:-1, -1] = information[-1, :-1] = 2 * (traces - squares.sum(axis=0))
         information[-1, -1] = 2 * (self._total - sizes.sum() + squares.sum())
         return score, information
+
+    def _average_information(self, psi: np.ndarray, point: _Point, score: np.ndarray) -> np.ndarray:
+        """Mean of observed and expected information of psi."""
+        phi, count = math.exp(2 * psi[-1]), len(self._components)
+        # Working variates Z_k b_k and y - X beta - Z b, and the columns of X: their products in terms of Z'WZ alone.
+        own = np.zeros((len(self._owner), count))
+        own[np.arange(len(self._owner)), self._owner] = point.b
+        with_own = self._zz @ own
+        left = self._zr[:, -1] - self._zr[:, :-1] @ point.beta - with_own.sum(axis=1)
+        to_x = self._rr[:-1, -1] - self._rr[:-1, :-1] @ point.beta - self._zr[:, :-1].T @ point.b
+        pulled = np.column_stack([with_own, left, self._zr[:, :-1]])
+        inner = np.zeros((pulled.shape[1],) * 2)
+        inner[:count] = own.T @ pulled
+        inner[:, :count] = inner[:count].T
+        inner[count, count:] = inner[count:, count] = np.append(point.rss, to_x)
+        inner[count + 1 :, count + 1 :] = self._rr[:-1, :-1]
+        inner = inner / phi - pulled.T @ point.factor.solve(pulled) / phi**2
+        of_psi, of_x = slice(count + 1), slice(count + 1, None)
+        explained = inner[of_psi, of_x] @ np.linalg.lstsq(inner[of_x, of_x], inner[of_x, of_psi], rcond=None)[0]
+        information: np.ndarray = 2 * (inner[of_psi, of_psi] - explained) - np.diag(score)
+        return information
+
+
+def _step(observed: np.ndarray, expected: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Newton's step where the likelihood is concave, else that of Fisher scoring."""
+    scale = np.sqrt(np.maximum(np.diag(expected), 1e-12))
+    concave = float(np.linalg.eigvalsh(observed / np.outer(scale, scale)).min()) > _LEAST_INFORMATION
+    return _solve_steadily(observed if concave else expected, score)
 
 
 def _solve_steadily(information: np.ndarray, score: np.ndarray) -> np.ndarray:

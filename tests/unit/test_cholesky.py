@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from glmmnet.cholesky import BlockedCholesky, Segment, dense_size
+from glmmnet.cholesky import BlockedCholesky, Segment, SparseFactor, dense_size
 
 SEED = 7
 
@@ -97,3 +97,28 @@ def test_dense_size_leaves_out_the_largest_segment() -> None:
     assert dense_size(LAYOUTS["three, largest in the middle"]) == 5 + 6
     assert dense_size(LAYOUTS["one, m=3"]) == 0
     assert dense_size(()) == 0
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
+def test_sparse_factor_solves_and_draws(single: bool) -> None:
+    """Twice the same pattern with other numbers: the remembered order must serve both, and more right-hand sides than
+    are solved for at once."""
+    segments = LAYOUTS["three, largest in the middle"]
+    rng = np.random.default_rng(SEED)
+    for factor_of in (1.0, 3.0):
+        h = factor_of * precision(segments) + np.eye(sum(s.size for s in segments))
+        factor = SparseFactor(sp.csr_matrix(h), single)
+        rhs = rng.normal(size=(len(h), 11))
+        tolerance = 1e-4 if single else 1e-10
+        np.testing.assert_allclose(factor.solve(rhs), np.linalg.solve(h, rhs), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            factor.solve(rhs[:, 0]), np.linalg.solve(h, rhs[:, 0]), rtol=tolerance, atol=tolerance
+        )
+        assert factor.logdet == pytest.approx(np.linalg.slogdet(h)[1], rel=tolerance)
+        root = factor.multiply(np.eye(len(h)))
+        np.testing.assert_allclose(root @ root.T, h, rtol=tolerance, atol=100 * tolerance)
+
+
+def test_sparse_factor_refuses_a_matrix_that_is_not_positive_definite() -> None:
+    with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
+        SparseFactor(sp.csr_matrix(np.diag([1.0, -1.0, 2.0])))
