@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks._fits import fit, warm_up
 from benchmarks._harness import Report
 from benchmarks._metrics import auroc, centred_mse, relative_error
 from benchmarks._paper import binary_task
+from benchmarks._picture import draw
 from benchmarks._task import Settings, Task, add_fit_options, chosen, settings
 from benchmarks.encodings import ENCODINGS
 
@@ -39,8 +41,9 @@ _QUICK = {"epochs": 4, "batch_size": 64, "max_iter": 12, "min_iter": 2, "burn_in
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--set`` and ``--nn``."""
+    """``--set``, ``--nn`` and ``--picture``."""
     add_fit_options(parser)
+    parser.add_argument("--picture", type=Path, default=None, metavar="FILE", help="draw all rows of the CSV to FILE")
 
 
 def scenarios(quick: bool) -> dict[str, Callable[[int], Task]]:
@@ -108,6 +111,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 )
     for line in summary(report.frame):
         report.note(line)
+    if options.picture is not None:
+        draw(pd.read_csv(report.path), QUOTED, options.picture)
     report.note(f"Quoted: {SOURCE}\n{tabulate(QUOTED, headers='keys', showindex=False, disable_numparse=True)}")
 
 

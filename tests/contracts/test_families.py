@@ -200,6 +200,14 @@ def test_weight_is_minus_the_second_derivative(family: Family, response: Respons
 
 
 @every_case
+def test_diagonal_of_the_weight(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(target, draws=3)
+    expected = torch.stack([family.weight(eta, target.y, phi)[:, c, c] for c in range(eta.shape[1])], dim=1)
+    torch.testing.assert_close(family.weight_diagonal(eta, target.y, phi), expected, rtol=1e-10, atol=1e-12)
+
+
+@every_case
 def test_simulated_scores_have_mean_zero_and_variance_weight(family: Family, response: Response) -> None:
     target, phi, reps = family.encode(response), phi_of(family), 2000
     eta = some_eta(target, draws=1, spread=1.0)

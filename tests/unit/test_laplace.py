@@ -140,6 +140,46 @@ def test_level_blocks_are_the_diagonal_of_the_curvature(spec, joint_of, paramete
             torch.testing.assert_close(blocks[level], whole[at, at], rtol=1e-10, atol=1e-10)
 
 
+@pytest.fixture(params=["full blocks", "classes one by one"])
+def block_form(request, monkeypatch):
+    """Levels one by one, with all classes in a block or each for itself."""
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", 0)
+    if request.param == "classes one by one":
+        monkeypatch.setattr(laplace, "MANY_CLASSES", 1)
+    return request.param
+
+
+@pytest.mark.parametrize("spec", [MODELS["classes"], MODELS["reference class"]], ids=["classes", "reference class"])
+def test_many_classes_have_the_same_mode_and_coordinates_that_can_be_undone(spec, block_form, joint_of, parameters_of):
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    point = find_mode(joint, fixed, params, iterations=2000)
+    _, slope = minus_log_joint(joint, fixed, params)(point.mode.reshape(-1).numpy())
+    np.testing.assert_allclose(slope, 0.0, atol=1e-4)
+    u = torch.randn(joint.n_effects, joint.n_classes, 3, dtype=torch.float64)
+    b = point.whitening.to_b(u)
+    torch.testing.assert_close(point.whitening.from_b(b), u, rtol=1e-9, atol=1e-9)
+    centred = b - point.mode[:, :, None]
+    assert float((centred * u).sum()) == pytest.approx(float((u * point.whitening.pull(u)).sum()), rel=1e-10)
+
+
+@every_model
+@both_ways
+def test_mode_is_followed_with_the_curvature_of_another_point(spec, limit, joint_of, parameters_of, monkeypatch):
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
+    joint = joint_of(*spec)
+    params = parameters_of(joint)
+    start = find_mode(joint, joint.fixed_eta(params), params, iterations=500)
+    moved = Parameters(params.beta + 0.2, tuple(1.1 * sigma for sigma in params.sigma), params.phi)
+    fixed = joint.fixed_eta(moved)
+    followed = find_mode(joint, fixed, moved, start.mode, iterations=60, information=start.information)
+    expected = find_mode(joint, fixed, moved, start.mode, iterations=500)
+    assert all(old is new for old, new in zip(start.information, followed.information, strict=True))
+    # single precision where the family allows it
+    torch.testing.assert_close(followed.mode, expected.mode, rtol=1e-3, atol=1e-4)
+
+
 @every_model
 @both_ways
 def test_whitening_round_trip_adjoint_and_determinant(spec, limit, joint_of, parameters_of, monkeypatch):

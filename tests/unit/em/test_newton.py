@@ -88,3 +88,26 @@ def test_f_is_an_offset():
 def test_newton_is_for_models_with_quadrature(formula):
     assert not newton.has_newton(joint_of(formula, "gaussian" if formula[0] == "y" else "bernoulli"))
     assert newton.has_newton(joint_of("b ~ x + (1 | g)", "bernoulli"))
+
+
+def test_more_points_are_taken_only_while_they_change_the_likelihood(monkeypatch):
+    """With 6 rows a level and a large variance the first rung is not enough; with a small variance it is."""
+    taken = []
+    search = newton._Search
+
+    def recorded(joint, f, nodes, tolerance):
+        taken.append(nodes)
+        return search(joint, f, nodes, tolerance)
+
+    monkeypatch.setattr(newton, "_Search", recorded)
+    rng = np.random.default_rng(3)
+    ends = []
+    for sd in (0.1, 5.0):
+        taken.clear()
+        g = np.repeat(np.arange(200), 6)
+        eta = rng.normal(0, sd, 200)[g]
+        data = pd.DataFrame({"y": (rng.uniform(size=1200) < 1 / (1 + np.exp(-eta))).astype(int), "g": g})
+        joint = gn.glmm("y ~ 1 + (1 | g)", data, family="bernoulli")._joint
+        assert newton.maximise(joint, starting_parameters(joint), None, 1e-3) is not None
+        ends.append(taken[-1])
+    assert ends == [15, 31]
