@@ -100,7 +100,7 @@ class NeuralBlock(nn.Module):
         return hidden
 
     def describe(self) -> str:
-        """One line for a summary, e.g. ``2-64-32-1 silu, l2=1e-4``."""
+        """One line for a summary, e.g. ``2-64-32-1 silu, l2=3e-2``."""
         return self._description
 
     @property
