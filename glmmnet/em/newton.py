@@ -22,6 +22,8 @@ from glmmnet.variance import VarianceParameter, active_parameters, shifted
 #: Quadrature points a dimension of the first searches, before as many as the likelihood takes; and the change of the
 #: log-likelihood from one to the next that needs no more points.
 _LADDER, _SAME_VALUE = (7, 15), 1e-3
+#: Iteration of the polish after which Newton's method is tried first.
+_EARLY = 3
 #: Decrement to which the first steps go; below it a gain in likelihood is lost in the quadrature's error.
 _NEAR = 0.05
 #: Newton steps, and halvings of one, at most.
@@ -69,11 +71,11 @@ def finish_by_newton(
 ) -> Iterator[EMState]:
     """The states of the polish until Newton's method converges from one of them, then that maximum as the last.
 
-    It is tried after the burn-in, and once more from where the polish ends.
+    It is tried early, after the burn-in, and once more from where the polish ends.
     """
     for count, state in enumerate(states, start=1):
         yield state
-        if count == max(config.burn_in, 1) or state.converged or count == config.max_iter:
+        if count in (min(_EARLY, max(config.burn_in, 1)), config.burn_in) or state.converged or count == config.max_iter:
             found = maximise(joint, state.params, f, min(config.tol / 10, _TOLERANCE))
             if found is not None:
                 eta = joint.fixed_eta(found.params, f) + joint.random_eta(state.b)
