@@ -73,9 +73,10 @@ def finish_by_newton(
 
     It is tried early, after the burn-in, and once more from where the polish ends.
     """
+    tried = (min(_EARLY, max(config.burn_in, 1)), config.burn_in, config.max_iter)
     for count, state in enumerate(states, start=1):
         yield state
-        if count in (min(_EARLY, max(config.burn_in, 1)), config.burn_in) or state.converged or count == config.max_iter:
+        if count in tried or state.converged:
             found = maximise(joint, state.params, f, min(config.tol / 10, _TOLERANCE))
             if found is not None:
                 eta = joint.fixed_eta(found.params, f) + joint.random_eta(state.b)
