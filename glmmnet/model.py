@@ -382,7 +382,7 @@ def glmm(
         ``"gaussian"``, ``"bernoulli"``, ``"binomial"``, ``"categorical"``, or an instance such as
         ``gn.families.Categorical(reference="a")``.
     nn : mapping, optional
-        Default options of the nn() blocks: layers, activation, dropout, weight_decay, embed.
+        Default options of the nn() blocks: layers, activation, dropout, weight_decay, embed, bins.
     networks : mapping, optional
         {name: torch.nn.Module or factory(n_inputs, n_outputs)} for blocks ``nn(x, name="name")``.
     weights : str or array, (n,), optional

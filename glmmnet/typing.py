@@ -87,7 +87,7 @@ class NeuralTerm:
     categorical : tuple of (int, int)
         Column ranges [start, stop) of `x` that are one one-hot coded variable each.
     options : dict
-        layers, activation, dropout, weight_decay, net, embed, as far as written.
+        layers, activation, dropout, weight_decay, net, embed, bins, as far as written.
     """
 
     label: str

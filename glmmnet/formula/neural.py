@@ -13,7 +13,7 @@ from formulaic.parser.types import Token
 from .carets import error_at, formula_error
 from .tokens import head, lex, shield, written
 
-OPTIONS = ("layers", "activation", "dropout", "weight_decay", "name", "net", "embed")
+OPTIONS = ("layers", "activation", "dropout", "weight_decay", "name", "net", "embed", "bins")
 
 _OPTION = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)")
 _PLUS = Token("+", kind="operator")
@@ -121,4 +121,5 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (_is_text, "a name"),
     "net": (_is_text, "the name of a network passed with networks="),
     "embed": (lambda value: value is not None, "a literal or a name"),
+    "bins": (lambda value: _is_number(value) and value >= 0 and value == int(value), "a whole number, 0 for none"),
 }

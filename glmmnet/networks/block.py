@@ -43,6 +43,44 @@ class Embeddings(nn.Module):
         return torch.cat(columns, dim=1)
 
 
+class Bins(nn.Module):
+    """How far standardised columns have passed through each bin between their quantiles.
+
+    Steps, bends and ties along one input are learned as easily as slopes, whatever its tails.
+
+    Parameters
+    ----------
+    columns : ndarray of int, (m,)
+        The column that each bin divides.
+    lower, width : ndarray, (m,)
+        Lower end and width of each bin.
+
+    References
+    ----------
+    Gorishniy, Rubachev, Babenko (2022), On embeddings for numerical features in tabular deep learning, NeurIPS.
+    """
+
+    columns: Tensor
+    lower: Tensor
+    width: Tensor
+
+    def __init__(self, columns: np.ndarray, lower: np.ndarray, width: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("columns", torch.as_tensor(columns, dtype=torch.int64))
+        self.register_buffer("lower", torch.as_tensor(lower, dtype=torch.float32))
+        self.register_buffer("width", torch.as_tensor(width, dtype=torch.float32))
+
+    @property
+    def n_outputs(self) -> int:
+        """Bins of all columns, m."""
+        return len(self.columns)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The bins (n, m) of standardised columns z (n, d): -1 before a bin, 1 beyond it."""
+        passed = (z.index_select(1, self.columns) - self.lower) / self.width
+        return 2.0 * passed.clamp(0.0, 1.0) - 1.0
+
+
 class NeuralBlock(nn.Module):
     """f of one nn() block, from raw inputs (n, d) to linear predictors (n, C).
 
@@ -71,6 +109,7 @@ class NeuralBlock(nn.Module):
         mean: np.ndarray,
         sd: np.ndarray,
         embeddings: Embeddings | None,
+        bins: Bins | None,
         body: nn.Module,
         options: NNOptions,
         description: str,
@@ -79,6 +118,7 @@ class NeuralBlock(nn.Module):
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
         self.register_buffer("sd", torch.as_tensor(sd, dtype=torch.float32))
         self.embeddings = embeddings
+        self.bins = bins
         self.body = body
         self.weight_decay = options.weight_decay
         self._description = description
@@ -110,7 +150,8 @@ class NeuralBlock(nn.Module):
 
     def _inputs(self, x: Tensor) -> Tensor:
         z = (x - self.mean) / self.sd
-        return z if self.embeddings is None else self.embeddings(z)
+        columns = z if self.embeddings is None else self.embeddings(z)
+        return columns if self.bins is None else torch.cat([columns, self.bins(z)], dim=1)
 
 
 def perceptron(n_inputs: int, n_outputs: int, options: NNOptions) -> nn.Sequential:

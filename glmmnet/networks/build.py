@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import nn
 
 from glmmnet.errors import FormulaError
-from glmmnet.networks.block import Embeddings, NeuralBlock, perceptron
+from glmmnet.networks.block import Bins, Embeddings, NeuralBlock, perceptron
 from glmmnet.networks.options import NNOptions
 from glmmnet.networks.predictor import NeuralPredictor
 from glmmnet.typing import NeuralTerm
+
+#: Distance from the normal distribution function beyond which a column gets bins, and rows a bin at least.
+_FAR, _ROWS_A_BIN = 0.07, 1000
 
 Network = nn.Module | Callable[[int, int], nn.Module]
 
@@ -79,20 +84,49 @@ def build_block(
         embeddings = Embeddings(n_inputs, term.categorical, options.embed)
         n_inputs = embeddings.n_outputs
     network = _named_network(term, options, networks)
+    bins = _bins(term, mean, sd, options.bins) if network is None and options.layers else None
     if network is None:
-        body: nn.Module = perceptron(n_inputs, n_outputs, options)
+        n_bins = 0 if bins is None else bins.n_outputs
+        body: nn.Module = perceptron(n_inputs + n_bins, n_outputs, options)
         sizes = "-".join(map(str, (n_inputs, *options.layers, n_outputs)))
         parts = [f"{sizes} {options.activation}" if options.layers else sizes]
         parts += [f"dropout={options.dropout:g}"] if options.layers and options.dropout else []
     else:
         body = _user_body(term, network, n_inputs, n_outputs)
         parts = [f"{n_inputs}-{n_outputs} {type(body).__name__}"]
+    parts += [f"{bins.n_outputs} bins"] if bins is not None else []
     parts += [f"embed={options.embed}"] if embedded else []
     parts += [f"l2={_scientific(options.weight_decay)}"] if options.weight_decay else []
-    block = NeuralBlock(mean, sd, embeddings, body, options, ", ".join(parts))
+    block = NeuralBlock(mean, sd, embeddings, bins, body, options, ", ".join(parts))
     if network is not None:
         _check_output(term, block, n_outputs)
     return block
+
+
+def _bins(term: NeuralTerm, mean: np.ndarray, sd: np.ndarray, count: int) -> Bins | None:
+    """Bins between the quantiles of each numeric column that has ties or is far from normal; None if none is."""
+    coded = {c for start, stop in term.categorical for c in range(start, stop)}
+    count = min(count, len(term.x) // _ROWS_A_BIN)
+    columns: list[int] = []
+    ends: list[np.ndarray] = []
+    for c in sorted(set(range(term.x.shape[1])) - coded):
+        z = (term.x[:, c].astype(np.float64) - mean[c]) / sd[c]
+        edges = np.unique(np.quantile(z, np.linspace(0.0, 1.0, count + 1)))
+        if count > 1 and len(edges) > 2 and (2 * len(np.unique(z)) < len(z) or _is_far_from_normal(z)):
+            columns += [c] * (len(edges) - 1)
+            ends.append(edges)
+    if not columns:
+        return None
+    lower, width = np.concatenate([e[:-1] for e in ends]), np.concatenate([np.diff(e) for e in ends])
+    return Bins(np.array(columns), lower, width)
+
+
+def _is_far_from_normal(z: np.ndarray) -> bool:
+    """Whether the distribution function of a standardised column is far from the normal's somewhere."""
+    n, ordered = len(z), np.sort(z)
+    normal, steps = ndtr(ordered), np.arange(n + 1) / n
+    distance = max(np.abs(steps[1:] - normal).max(), np.abs(steps[:-1] - normal).max())
+    return bool(distance > _FAR + 1.0 / math.sqrt(n))
 
 
 def _standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,9 @@ class NNOptions:
         Name of the user's network that takes the place of the layers.
     embed : int or None
         Columns of the embedding that each categorical input goes through; None feeds the one-hot columns.
+    bins : int
+        Quantile bins that join each numeric input that has ties or is far from normal, as further columns of the first
+        hidden layer; fewer where there are fewer than 1,000 rows a bin. 0: none.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class NNOptions:
     weight_decay: float = 0.03
     net: str | None = None
     embed: int | None = None
+    bins: int = 16
 
     def __post_init__(self) -> None:
         widths = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
@@ -69,6 +73,8 @@ class NNOptions:
             raise _refuse("net", self.net, "the name of an entry of networks=")
         if not (self.embed is None or (_is_whole(self.embed) and self.embed >= 1)):
             raise _refuse("embed", self.embed, "a number of columns of at least 1")
+        if not (_is_whole(self.bins) and self.bins >= 0):
+            raise _refuse("bins", self.bins, "a whole number, 0 for none")
 
     @classmethod
     def resolve(cls, defaults: Mapping[str, Any] | None, inline: Mapping[str, Any]) -> NNOptions:

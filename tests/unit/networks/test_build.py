@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,42 @@ def test_scale_and_origin_of_an_input_do_not_matter() -> None:
         second.body[0].weight[:, 0] *= -1
     out = second(torch.as_tensor(other.x))
     torch.testing.assert_close(first(torch.as_tensor(term.x)), out, rtol=1e-3, atol=1e-5)
+
+
+def numbers(x: np.ndarray) -> NeuralTerm:
+    """A term of numeric columns alone."""
+    names = tuple(f"x{j}" for j in range(x.shape[1]))
+    return replace(neural_term(), x=x.astype(np.float32), names=names, categorical=())
+
+
+def bins_of(x: np.ndarray, **options: Any) -> Any:
+    return build_block(replace(numbers(x), options=options), 1).bins
+
+
+def test_smooth_columns_get_no_bins_and_others_do() -> None:
+    rng = np.random.default_rng(2)
+    smooth = np.column_stack([rng.normal(size=20_000), rng.uniform(size=20_000)])
+    rough = np.column_stack([rng.integers(0, 9, 20_000), np.exp(rng.normal(size=20_000)), rng.integers(0, 2, 20_000)])
+    assert bins_of(smooth) is None
+    bins = bins_of(np.column_stack([smooth, rough]))
+    assert set(bins.columns.tolist()) == {2, 3}
+    assert (bins.columns == 3).sum() == 16
+    assert bins_of(rough, bins=0) is None
+    assert bins_of(rough, layers=()) is None
+    assert (bins_of(rough, bins=4).columns == 1).sum() == 4
+    assert bins_of(rough[:1900]) is None
+
+
+def test_bins_fill_one_after_the_other() -> None:
+    x = np.exp(np.random.default_rng(3).normal(size=(16_000, 1)))
+    block = build_block(numbers(x), 1)
+    z = (torch.as_tensor(np.quantile(x, [0.0, 0.3, 1.0])[:, None], dtype=torch.float32) - block.mean) / block.sd
+    filled = block.bins(z)
+    torch.testing.assert_close(filled[0], -torch.ones(16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(filled[2], torch.ones(16), atol=1e-4, rtol=0)
+    # 30 % of the rows fill 30 % of the bins
+    assert float((filled[1] + 1).sum() / 2) == pytest.approx(0.3 * 16, abs=0.1)
+    assert torch.equal(block.bins(z - 100.0), -torch.ones(3, 16))
 
 
 def test_f_starts_small_and_without_a_bias() -> None:
