@@ -143,7 +143,7 @@ def _trained(task: Task, settings: Settings, build: Build) -> Outcome:
         mean[d:], sd[d:] = 0.0, 1.0
         encoder, body = build(d, sizes, joint.n_classes, options)
         scale = float(joint.target.y.std()) if joint.family.link.name == "identity" else 1.0
-        block = NeuralBlock(mean, sd, encoder, body, options, "encoded")
+        block = NeuralBlock(mean, sd, encoder, None, body, options, "encoded")
         predictor = NeuralPredictor([block], joint.n_classes, scale)
         training = NetworkTraining(Rows(joint, [x]), predictor, config, None, held)
         epochs = [state.iteration for state in training.run(starting_parameters(joint))]
