@@ -21,10 +21,18 @@ _LEARNING_RATE = 0.05
 #: GPBoost estimates the variances anew with each tree, which takes seconds: fewer and larger steps.
 _GPBOOST = {"trees": 200, "patience": 10, "learning_rate": 0.1}
 
-FitPredict = Callable[
-    [pd.DataFrame, pd.DataFrame, pd.DataFrame, str, Kind, Sequence[str], Sequence[str]],
-    np.ndarray,
-]
+
+@dataclass(frozen=True)
+class Given:
+    """Rows to learn from, to stop early by and to predict, and what their columns are."""
+
+    train: pd.DataFrame
+    valid: pd.DataFrame
+    test: pd.DataFrame
+    target: str
+    kind: Kind
+    ordinary: Sequence[str]
+    groups: Sequence[str]
 
 
 class NotApplicable(Exception):
@@ -38,21 +46,21 @@ class Peer:
     Attributes
     ----------
     name : str
-    library, package : str
+    module, package : str
         What is imported, and its distribution, whose version is reported.
     fit_predict : callable
-        (train, valid, test, target, kind, ordinary, groups) -> P(1) (n,), P of each class (n, C), or means (n,).
+        Given -> P(1) (n,), P of each class (n, C), or means (n,).
     """
 
     name: str
-    library: str
+    module: str
     package: str
-    fit_predict: FitPredict
+    fit_predict: Callable[[Given], np.ndarray]
 
     @property
     def installed(self) -> bool:
-        """Whether the library can be imported."""
-        return importlib.util.find_spec(self.library) is not None
+        """Whether the module can be imported."""
+        return importlib.util.find_spec(self.module) is not None
 
     @property
     def version(self) -> str:
@@ -60,15 +68,7 @@ class Peer:
         return f"{self.package} {version(self.package)}"
 
 
-def target_encoding_boosting(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    target: str,
-    kind: Kind,
-    ordinary: Sequence[str],
-    groups: Sequence[str],
-) -> np.ndarray:
+def target_encoding_boosting(given: Given) -> np.ndarray:
     """Cross-fitted target encoding of the groups, then histogram gradient boosting."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.model_selection import KFold
@@ -76,13 +76,14 @@ def target_encoding_boosting(
     from threadpoolctl import threadpool_limits
 
     folds = KFold(5, shuffle=True, random_state=0)
-    encoder = TargetEncoder(target_type="continuous" if kind == "regression" else kind, cv=folds)
-    coded = encoder.fit_transform(train[list(groups)], train[target])
-    x_train = np.hstack([train[list(ordinary)], coded])
+    encoder = TargetEncoder(target_type="continuous" if given.kind == "regression" else given.kind, cv=folds)
+    coded = encoder.fit_transform(given.train[list(given.groups)], given.train[given.target])
+    x_train = np.hstack([given.train[list(given.ordinary)], coded])
     x_valid, x_test = (
-        np.hstack([rows[list(ordinary)], encoder.transform(rows[list(groups)])]) for rows in (valid, test)
+        np.hstack([rows[list(given.ordinary)], encoder.transform(rows[list(given.groups)])])
+        for rows in (given.valid, given.test)
     )
-    model = (HistGradientBoostingRegressor if kind == "regression" else HistGradientBoostingClassifier)(
+    model = (HistGradientBoostingRegressor if given.kind == "regression" else HistGradientBoostingClassifier)(
         learning_rate=_LEARNING_RATE,
         max_iter=_TREES,
         early_stopping=True,
@@ -90,27 +91,19 @@ def target_encoding_boosting(
         random_state=0,
     )
     with threadpool_limits(1):
-        model.fit(x_train, train[target], X_val=x_valid, y_val=valid[target])
-        if kind == "regression":
+        model.fit(x_train, given.train[given.target], X_val=x_valid, y_val=given.valid[given.target])
+        if given.kind == "regression":
             return model.predict(x_test)
         p = model.predict_proba(x_test)
-    return p[:, 1] if kind == "binary" else p
+    return p[:, 1] if given.kind == "binary" else p
 
 
-def catboost(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    target: str,
-    kind: Kind,
-    ordinary: Sequence[str],
-    groups: Sequence[str],
-) -> np.ndarray:
+def catboost(given: Given) -> np.ndarray:
     """CatBoost with the groups as categorical features."""
     from catboost import CatBoostClassifier, CatBoostRegressor, Pool
 
     def pool(rows: pd.DataFrame) -> Pool:
-        return Pool(rows[[*ordinary, *groups]], rows[target], cat_features=list(groups))
+        return Pool(rows[[*given.ordinary, *given.groups]], rows[given.target], cat_features=list(given.groups))
 
     options = {
         "iterations": _TREES,
@@ -121,30 +114,23 @@ def catboost(
         "verbose": False,
         "allow_writing_files": False,
     }
-    model = CatBoostRegressor(**options) if kind == "regression" else CatBoostClassifier(**options)
-    model.fit(pool(train), eval_set=pool(valid), use_best_model=True)
-    if kind == "regression":
-        return model.predict(pool(test))
-    p = model.predict_proba(pool(test))
-    return p[:, 1] if kind == "binary" else p
+    model = CatBoostRegressor(**options) if given.kind == "regression" else CatBoostClassifier(**options)
+    model.fit(pool(given.train), eval_set=pool(given.valid), use_best_model=True)
+    if given.kind == "regression":
+        return model.predict(pool(given.test))
+    p = model.predict_proba(pool(given.test))
+    return p[:, 1] if given.kind == "binary" else p
 
 
-def gpboost_trees(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    target: str,
-    kind: Kind,
-    ordinary: Sequence[str],
-    groups: Sequence[str],
-) -> np.ndarray:
+def gpboost_trees(given: Given) -> np.ndarray:
     """GPBoost: boosted trees of the ordinary columns plus a random intercept for each group."""
-    if not ordinary:
+    if not given.ordinary:
         raise NotApplicable("no ordinary columns to grow trees on")
-    gpb, effects = _gpboost_effects(train, kind, groups)
-    effects.set_prediction_data(group_data_pred=_text(valid, groups))
+    gpb, effects = _gpboost_effects(given.train, given.kind, given.groups)
+    effects.set_prediction_data(group_data_pred=_text(given.valid, given.groups))
     rows, held = (
-        gpb.Dataset(part[list(ordinary)].to_numpy(float), part[target].to_numpy(float)) for part in (train, valid)
+        gpb.Dataset(part[list(given.ordinary)].to_numpy(float), part[given.target].to_numpy(float))
+        for part in (given.train, given.valid)
     )
     booster = gpb.train(
         {"learning_rate": _GPBOOST["learning_rate"], "num_threads": 1, "verbose": -1, "seed": 0},
@@ -157,8 +143,8 @@ def gpboost_trees(
         verbose_eval=False,
     )
     predicted = booster.predict(
-        data=test[list(ordinary)].to_numpy(float),
-        group_data_pred=_text(test, groups),
+        data=given.test[list(given.ordinary)].to_numpy(float),
+        group_data_pred=_text(given.test, given.groups),
         predict_var=False,
         pred_latent=False,
         num_iteration=booster.best_iteration,
@@ -166,45 +152,31 @@ def gpboost_trees(
     return np.asarray(predicted["response_mean"])
 
 
-def gpboost_linear(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    target: str,
-    kind: Kind,
-    ordinary: Sequence[str],
-    groups: Sequence[str],
-) -> np.ndarray:
+def gpboost_linear(given: Given) -> np.ndarray:
     """GPBoost's generalized linear mixed model by Laplace; the validation rows are learned from too."""
-    rows = pd.concat([train, valid])
-    _, effects = _gpboost_effects(rows, kind, groups)
-    x, x_test = _linear(rows, ordinary), _linear(test, ordinary)
-    effects.fit(y=rows[target].to_numpy(float), X=x, params={"trace": False})
-    predicted = effects.predict(X_pred=x_test, group_data_pred=_text(test, groups), predict_response=True)
+    rows = pd.concat([given.train, given.valid])
+    _, effects = _gpboost_effects(rows, given.kind, given.groups)
+    x, x_test = _linear(rows, given.ordinary), _linear(given.test, given.ordinary)
+    effects.fit(y=rows[given.target].to_numpy(float), X=x, params={"trace": False})
+    predicted = effects.predict(X_pred=x_test, group_data_pred=_text(given.test, given.groups), predict_response=True)
     return np.asarray(predicted["mu"])
 
 
-def mixed_lm(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    target: str,
-    kind: Kind,
-    ordinary: Sequence[str],
-    groups: Sequence[str],
-) -> np.ndarray:
+def mixed_lm(given: Given) -> np.ndarray:
     """The linear mixed model of statsmodels by maximum likelihood; the validation rows are learned from too."""
-    if kind != "regression" or len(groups) != 1:
+    if given.kind != "regression" or len(given.groups) != 1:
         raise NotApplicable("Gaussian response and one grouping factor only")
     from statsmodels.regression.mixed_linear_model import MixedLM
 
-    rows = pd.concat([train, valid])
-    model = MixedLM(rows[target].to_numpy(float), _linear(rows, ordinary), rows[groups[0]].to_numpy())
+    rows = pd.concat([given.train, given.valid])
+    model = MixedLM(rows[given.target].to_numpy(float), _linear(rows, given.ordinary), rows[given.groups[0]].to_numpy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fitted = model.fit(reml=False)
     effects = {level: float(effect.iloc[0]) for level, effect in fitted.random_effects.items()}
-    return _linear(test, ordinary) @ fitted.fe_params + test[groups[0]].map(effects).fillna(0.0).to_numpy(float)
+    return _linear(given.test, given.ordinary) @ fitted.fe_params + given.test[given.groups[0]].map(effects).fillna(
+        0.0
+    ).to_numpy(float)
 
 
 PEERS: tuple[Peer, ...] = (

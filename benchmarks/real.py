@@ -19,7 +19,7 @@ from benchmarks._fitting import standard_deviations, timed_fit
 from benchmarks._harness import Report, measured
 from benchmarks._metrics import auroc, multiclass_auroc, r2
 from benchmarks._task import Settings, add_fit_options, settings
-from benchmarks.peers import PEERS, NotApplicable
+from benchmarks.peers import PEERS, Given, NotApplicable
 from benchmarks.tasks import Kind, Split, TaskData
 
 #: Test AUROC (multiclass: one against one) or R2 by others on the rows of seed 0, one run each: read from the figures
@@ -205,10 +205,10 @@ def _fit(case: Case, formula: str, split: Split, chosen: Settings) -> dict[str, 
     }
 
 
-def _peer(fit_predict: Callable[..., np.ndarray], data: TaskData, split: Split) -> dict[str, Any]:
+def _peer(fit_predict: Callable[[Given], np.ndarray], data: TaskData, split: Split) -> dict[str, Any]:
     train, valid, test = (data.frame.iloc[rows] for rows in (split.train, split.valid, split.test))
     with measured() as cost:
-        predicted = fit_predict(train, valid, test, data.target, data.kind, data.ordinary, data.groups)
+        predicted = fit_predict(Given(train, valid, test, data.target, data.kind, data.ordinary, data.groups))
     return {**scores(test[data.target].to_numpy(), predicted, data.kind), **cost.figures()}
 
 

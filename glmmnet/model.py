@@ -178,7 +178,7 @@ class GLMMNet:
             The stopping rule was not met, or columns or groups separate the response, so that there is no estimate
             (then ``results.converged`` is False).
         """
-        config = EMConfig.from_options(options)
+        config = EMConfig.from_options(options, neural=bool(self.design.neural))
         seed = _checked_seed(seed)
         if str(device) != "cpu":
             raise FitError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")

@@ -29,6 +29,7 @@ _WHOLE = {
     "exact_limit": 0,
     "threads": 1,
 }
+_AFTER_NETWORK = {"burn_in": 2, "min_iter": 10, "tol": 0.1}
 _NONE_ALLOWED = ("epochs", "batch_size", "em_draws", "threads")
 
 
@@ -60,13 +61,14 @@ class EMConfig:
     max_iter : int
         EM iterations of the polish at most (f frozen, all rows).
     min_iter : int
-        Averaged EM iterations of the polish at least.
+        Averaged EM iterations of the polish at least; 20, after a network 10.
     burn_in : int
-        EM iterations of the polish before averaging starts.
+        EM iterations of the polish before averaging starts; 10, after a network 2.
     averaging : float
         The gain of iteration t after burn-in is t ** -averaging; between 0.5 and 1.
     tol : float
-        The polish ends when max |change of (beta, Sigma, dispersion)| / se is below it, three times in a row.
+        The polish ends when max |change of (beta, Sigma, dispersion)| / se is below it, three times in a row;
+        0.05, after a network 0.1.
     em_draws : int or None
         Draws of b an EM iteration of the polish; None: 5, and more for small data, where they cost nothing.
     chains, draws, warmup : int
@@ -139,12 +141,16 @@ class EMConfig:
         object.__setattr__(self, name, number)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> EMConfig:
-        """The record for keyword options; an unknown one raises TypeError that names the nearest."""
+    def from_options(cls, options: Mapping[str, Any], *, neural: bool = False) -> EMConfig:
+        """The record for keyword options; an unknown one raises TypeError that names the nearest.
+
+        `neural` models have other defaults for the polish: it starts near its end, and the error of f is larger than
+        what more iterations could mend.
+        """
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
                 raise TypeError(f"fit() has no option {name!r}; {hint}")
-        return cls(**options)
+        return cls(**(_AFTER_NETWORK | dict(options) if neural else options))

@@ -36,8 +36,6 @@ _QUICK_ROWS = 300
 #: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
 #: steps must be smaller by a factor.
 _FEW_EFFECTS, _CLOSER = 1000, 2
-#: After a network: burn-in and averaged iterations of the polish, and what tol is multiplied by.
-_SHORT_BURN_IN, _FEW_ITERATIONS, _LOOSER = 2, 10, 2.0
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
@@ -137,23 +135,11 @@ def _given_f(
 ) -> Iterator[EMState]:
     """All that follows the network: f is frozen; `b` are the last draws (Q, C, S) beside it."""
     joint = problem.joint
-    if b is not None:
-        config = _after_network(config)
     if problem.sampler is None and joint.family.quadratic:
         yield from _maximise(joint, params, f, iteration, config)
     else:
         states = _polish(joint, params, f, iteration, problem.sampler, config, b)
         yield from finish_by_newton(states, joint, f, config) if has_newton(joint) else states
-
-
-def _after_network(config: EMConfig) -> EMConfig:
-    """The estimates are near by now, and the error of f is larger than what more iterations could mend."""
-    return replace(
-        config,
-        burn_in=min(config.burn_in, _SHORT_BURN_IN),
-        min_iter=min(config.min_iter, _FEW_ITERATIONS),
-        tol=_LOOSER * config.tol,
-    )
 
 
 def _output(joint: JointModel, f: Tensor | None) -> Tensor:

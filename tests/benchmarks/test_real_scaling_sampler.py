@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="the benchmarks need the extra bench")
 
 from benchmarks import tasks
 from benchmarks.__main__ import main
-from benchmarks.peers import PEERS, NotApplicable, Peer
+from benchmarks.peers import PEERS, Given, NotApplicable, Peer
 from benchmarks.sampler import SCENARIOS, whitened
 from benchmarks.scaling import overall_slope, slope_table, successive_slopes
 from benchmarks.tasks import Task
@@ -194,7 +194,7 @@ def test_a_task_without_its_file_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 def test_a_peer_learns_an_easy_task(peer: Peer, kind: tasks.Kind) -> None:
     if not peer.installed:
-        pytest.skip(f"{peer.library} is not installed")
+        pytest.skip(f"{peer.module} is not installed")
     raw = made_up()
     if kind == "binary":
         raw["kind"] = (raw["kind"] == "k1").map({True: "yes", False: "no"})
@@ -205,7 +205,7 @@ def test_a_peer_learns_an_easy_task(peer: Peer, kind: tasks.Kind) -> None:
     split = tasks.split(data, 0)
     train, valid, test = (data.frame.iloc[rows] for rows in (split.train, split.valid, split.test))
     try:
-        out = peer.fit_predict(train, valid, test, data.target, kind, data.ordinary, data.groups)
+        out = peer.fit_predict(Given(train, valid, test, data.target, kind, data.ordinary, data.groups))
     except NotApplicable as reason:
         assert str(reason)
         return
