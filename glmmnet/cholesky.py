@@ -69,6 +69,11 @@ class Factor(Protocol):
         ...
 
 
+def may_factorize(nnz: int) -> bool:
+    """Whether a sparse factor of an H with so many entries may be small enough; it has half of them at least."""
+    return nnz <= 2 * _FILL_LIMIT
+
+
 def can_factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
     """Whether a matrix with H's pattern can be factored in reasonable time and memory."""
     return dense_size(segments) <= DENSE_LIMIT or fill_bound(matrix) <= _FILL_LIMIT
@@ -95,7 +100,8 @@ def fill_bound(matrix: sp.csr_matrix) -> float:
     """An upper bound of the entries of H's factor in a good order.
 
     Levels with many partners (hubs) come last, as a dense block; without them H falls into components, each with the
-    hubs it touches. The bound is the best over some numbers of hubs.
+    hubs it touches, or has a narrow envelope, as where the levels of all factors follow each other along the rows. The
+    bound is the best over some numbers of hubs.
     """
     pattern = _pattern(matrix)
     if pattern.fill is None:
@@ -140,7 +146,18 @@ def _bound_with(matrix: sp.csr_matrix, hubs: np.ndarray, rest: np.ndarray) -> fl
     size = np.bincount(label, minlength=count).astype(float)
     member = sp.csr_matrix((np.ones(len(rest)), (label, np.arange(len(rest)))), shape=(count, len(rest)))
     touched = np.diff((member @ inside[:, hubs]).indptr) if len(hubs) else np.zeros(count)
-    return float(0.5 * len(hubs) ** 2 + (size * (0.5 * size + touched)).sum())
+    in_components = 0.5 * len(hubs) ** 2 + (size * (0.5 * size + touched)).sum()
+    return float(min(in_components, len(hubs) * matrix.shape[0] + _envelope(inside[:, rest])))
+
+
+def _envelope(matrix: sp.csr_matrix) -> int:
+    """Entries from each row's first nonzero to the diagonal, in an order that keeps nonzeros near it."""
+    order = csgraph.reverse_cuthill_mckee(matrix, symmetric_mode=True)
+    matrix = matrix[order][:, order].tocsr()
+    matrix.sort_indices()
+    place = np.arange(matrix.shape[0])
+    first = matrix.indices[matrix.indptr[:-1]]
+    return int((place - np.minimum(first, place) + 1).sum())
 
 
 class SparseFactor:

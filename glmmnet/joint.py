@@ -20,6 +20,7 @@ from torch import Tensor
 
 from glmmnet.cholesky import Segment
 from glmmnet.covariances import COVARIANCES, Covariance
+from glmmnet.crossings import Crossings, level_sum_matrix
 from glmmnet.design import Design
 from glmmnet.families import Family, Target
 
@@ -92,7 +93,7 @@ class TermData:
         self.q, self.r = len(levels), z.shape[1]
         self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
         self.start = start
-        self._sum = _level_sum_matrix(index, self.q)
+        self._sum = level_sum_matrix(index, self.q)
 
     def single(self) -> TermData:
         """The same term in single precision, sharing the level codes."""
@@ -155,21 +156,6 @@ def _as_single(matrix: Tensor) -> Tensor:
             matrix.col_indices(),
             matrix.values().to(torch.float32),
             matrix.shape,
-            check_invariants=False,
-        )
-
-
-def _level_sum_matrix(index: np.ndarray, q: int) -> Tensor:
-    order = np.argsort(index, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=q))])
-    with warnings.catch_warnings():
-        # Torch announces on first use that CSR tensors are in beta; the one product used here is tested.
-        warnings.simplefilter("ignore")
-        return torch.sparse_csr_tensor(
-            torch.as_tensor(starts, dtype=torch.int32),
-            torch.as_tensor(order, dtype=torch.int32),
-            torch.ones(len(index), dtype=torch.float64),
-            (q, len(index)),
             check_invariants=False,
         )
 
@@ -368,15 +354,21 @@ class JointModel:
             parts.append(sp.csr_matrix((columns.ravel(), where, pointer), shape=(self.n, t.q * t.r)))
         return sp.hstack(parts, format="csr")
 
+    @cached_property
+    def crossings(self) -> Crossings:
+        """Where Z'WZ has its entries."""
+        return Crossings([t.index.numpy() for t in self.terms], self.segments)
+
     def information(self, weight: Tensor) -> sp.csr_matrix:
         """Z'WZ (Q C, Q C) for a weight (n, C, C), rows of b with their classes innermost."""
-        z, c = self.z_matrix, self.n_classes
-        if c == 1:
-            return (z.T @ z.multiply(weight[:, 0].numpy())).tocsr()
-        blocks = [[z.T @ z.multiply(weight[:, i, j, None].numpy()) for j in range(c)] for i in range(c)]
-        by_class = sp.bmat(blocks, format="csr")
-        order = np.arange(self.n_effects * c).reshape(c, -1).T.ravel()
-        return by_class[order][:, order]
+
+        def products(k: int, i: int, other: int) -> Tensor:
+            row, column = self.terms[k], self.terms[other]
+            j, c = divmod(i, self.n_classes)
+            own = weight[:, c] if row.z is None else weight[:, c] * row.z[:, j, None]
+            return own if column.z is None else (column.z[:, :, None] * own[:, None]).flatten(1)
+
+        return self.crossings.matrix(products)
 
     def precision_matrix(self, params: Parameters) -> sp.csr_matrix:
         """The prior precision of b, (Q C, Q C), sparse."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import BLOCKED_LIMIT, Factor, can_factorize, dense_size, factorize
+from glmmnet.cholesky import BLOCKED_LIMIT, Factor, can_factorize, dense_size, factorize, may_factorize
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
 
 #: Up to this many effects (Q C) the whole precision is factored; beyond, its per-level blocks.
@@ -275,6 +275,11 @@ def _longest(term: TermData) -> Tensor:
     return (_LONGEST_STEP / term.size.clamp_min(1e-150)).repeat(term.q)[:, None]
 
 
+def damped(joint: JointModel, step: Tensor) -> Tensor:
+    """A Newton step of b (Q, C) that moves no effect by too much where the log density is not quadratic."""
+    return _damped(joint, step, torch.cat([_longest(term) for term in joint.terms]))
+
+
 def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
     return step if joint.family.quadratic else step.clamp(-longest, longest)
 
@@ -311,5 +316,7 @@ def has_factor(joint: JointModel) -> bool:
     """Whether the whole precision of b can be factored, from its pattern alone."""
     if dense_size(joint.segments) <= BLOCKED_LIMIT:
         return True
+    if not may_factorize(joint.crossings.nnz):
+        return False
     ones = torch.ones(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
     return can_factorize(joint.information(ones), joint.segments)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from glmmnet.cholesky import SparseFactor, sparse_factor
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
-from glmmnet.laplace import WHOLE_LIMIT, Whitening, find_mode
+from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
 
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7
 _POWER_STEPS = 25
+#: Newton steps with which the mode is followed, and sweeps to begin with where a factor may take over.
+_STEPS, _BEFORE_METRIC = 4, 3
 #: Log ratio of a variance to that of the mass matrix, beyond which it no longer fits.
 _MOVED = 0.7
 
@@ -102,17 +104,37 @@ class CoordinateSystem:
         """Coordinates at the mode found from `start`; `renew` also renews curvature and mass matrix."""
         variances = torch.cat([torch.diagonal(s, dim1=-2, dim2=-1).reshape(-1) for s in params.sigma])
         renew = renew or self._have_moved(variances)
-        known = None if renew else self._information
-        point = find_mode(self._joint, fixed, params, start, iterations=iterations, information=known)
-        self._information = point.information
         if renew:
             self._variances = variances
-        if self._crossed and (renew or self._metric is None):
+        if self._metric is not None and start is not None:
+            mode = self._followed(self._metric, fixed, params, start)
+            self._metric = self._precision(fixed, params, mode) if renew else self._metric
+            if self._metric is not None:
+                return Coordinates(mode, Centred(mode), self._metric)
+            self._crossed = False
+        known = None if renew else self._information
+        iterations = min(iterations, _BEFORE_METRIC) if self._crossed else iterations
+        point = find_mode(self._joint, fixed, params, start, iterations=iterations, information=known)
+        self._information = point.information
+        if self._crossed:
             self._metric = self._precision(fixed, params, point.mode)
             self._crossed = self._metric is not None
         if self._metric is None:
             return Coordinates(point.mode, point.whitening, None)
-        return Coordinates(point.mode, Centred(point.mode), self._metric)
+        mode = self._followed(self._metric, fixed, params, point.mode)
+        return Coordinates(mode, Centred(mode), self._metric)
+
+    def _followed(self, metric: PrecisionMetric, fixed: Tensor, params: Parameters, mode: Tensor) -> Tensor:
+        """The mode by Newton steps with the precision at hand, which sees what crossed factors share."""
+        joint, precisions = self._joint, self._joint.precisions(params)
+        rows = joint.single if joint.family.single_precision else joint
+        fixed = fixed.to(rows.weights.dtype)
+        for _ in range(_STEPS):
+            eta = fixed + rows.random_eta(mode[:, :, None].to(fixed.dtype))
+            _, score = rows.log_likelihood_and_score(eta, params.phi)
+            gradient = rows.random_transpose(score).to(torch.float64) - joint.prior(mode[:, :, None], precisions)[1]
+            mode = mode + damped(joint, metric.velocity(gradient.reshape(-1)).reshape(mode.shape))
+        return mode
 
     def _have_moved(self, variances: Tensor) -> bool:
         if len(self._variances) != len(variances):
