@@ -26,6 +26,8 @@ from glmmnet.families import Family, Target
 
 #: More classes than these are taken one by one in curvatures: the rest of a row's information is of the order 1 / C.
 MANY_CLASSES = 16
+#: Rows x classes of a piece that stays in the cache.
+_ENTRIES_A_PART = 200_000
 #: Share of its own that every variance gains before Sigma is inverted.
 _RIDGE = 1e-9
 
@@ -273,6 +275,20 @@ class JointModel:
             terms=tuple(term.single() for term in self.terms),
         )
 
+    @cached_property
+    def parts(self) -> tuple[tuple[Tensor, JointModel], ...]:
+        """Rows and the model on them, piece by piece, as the sampler's many calls go through them.
+
+        In single precision where the family allows it. Pieces of many classes stay in the processor's cache: in one
+        piece 100 classes took 2.6 times as long. Few classes are one piece.
+        """
+        every = torch.arange(self.n)
+        many = self.n_classes > MANY_CLASSES
+        pieces = every.split(max(_ENTRIES_A_PART // self.n_classes, 1)) if many else (every,)
+        single = self.family.single_precision
+        own = [self.subset(rows) if len(pieces) > 1 else self for rows in pieces]
+        return tuple((rows, part.single if single else part) for rows, part in zip(pieces, own, strict=True))
+
     def fixed_eta(self, params: Parameters, f: Tensor | None = None) -> Tensor:
         """Offset + X beta + f, (n, C, 1), for network output f (n, C)."""
         fixed = self.X @ params.beta
@@ -289,6 +305,8 @@ class JointModel:
 
     def random_transpose(self, values: Tensor) -> Tensor:
         """Z' values, (Q, C, S)."""
+        if not self.terms:
+            return torch.zeros(0, *values.shape[1:], dtype=values.dtype)
         parts = [term.transpose(values) for term in self.terms]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 

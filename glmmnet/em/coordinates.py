@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import SparseFactor, sparse_factor
+from glmmnet.cholesky import SparseFactor, may_factorize, sparse_factor
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
 
@@ -92,8 +92,8 @@ class CoordinateSystem:
 
     def __init__(self, joint: JointModel) -> None:
         self._joint = joint
-        effects = joint.n_effects * joint.n_classes
-        self._crossed = len(joint.terms) > 1 and effects > WHOLE_LIMIT and joint.n_classes <= MANY_CLASSES
+        many = joint.n_effects * joint.n_classes > WHOLE_LIMIT and joint.n_classes <= MANY_CLASSES
+        self._crossed = len(joint.terms) > 1 and many and may_factorize(joint.crossings.nnz)
         self._metric: PrecisionMetric | None = None
         self._variances = torch.zeros(0, dtype=torch.float64)
         self._information: tuple[Tensor, ...] | None = None

@@ -31,10 +31,10 @@ class WhitenedPosterior:
 
     def __init__(self, joint: JointModel, fixed: Tensor, params: Parameters, whitening: Whitening, copies: int) -> None:
         self._joint, self._phi = joint, params.phi
-        single = joint.family.single_precision
-        self._rows = joint.single if single else joint
-        self._dtype = torch.float32 if single else torch.float64
-        self._fixed = fixed.to(self._dtype)
+        self._dtype = torch.float32 if joint.family.single_precision else torch.float64
+        fixed = fixed.to(self._dtype)
+        whole = len(joint.parts) == 1
+        self._parts = [(part, fixed if whole else fixed[rows]) for rows, part in joint.parts]
         self._precisions = joint.precisions(params)
         diagonal = joint.prior_diagonal(self._precisions)
         self._diagonal = None if diagonal is None else diagonal[:, :, None]
@@ -57,15 +57,23 @@ class WhitenedPosterior:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         b = self.to_b(u)
-        eta = self._fixed + self._rows.random_eta(b.to(self._dtype))
-        log_p, score = self._rows.log_likelihood_and_score(eta, self._phi)
+        log_p, slope = self._likelihood(b.to(self._dtype))
         if self._diagonal is None:
             log_prior, pulled = self._joint.prior(b, self._precisions)
         else:
             pulled = b * self._diagonal
             log_prior = -0.5 * (b * pulled).sum(dim=(0, 1))
-        gradient = self._whitening.pull(self._rows.random_transpose(score).to(torch.float64) - pulled)
+        gradient = self._whitening.pull(slope - pulled)
         return (log_p + log_prior).sum(), gradient.reshape(-1)
+
+    def _likelihood(self, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p(y | b) (copies,) and its gradient (Q, C, copies), in double precision."""
+        total, slope = torch.zeros(b.shape[2], dtype=torch.float64), torch.zeros(b.shape, dtype=torch.float64)
+        for part, fixed in self._parts:
+            log_p, score = part.log_likelihood_and_score(fixed + part.random_eta(b), self._phi)
+            total += log_p
+            slope += part.random_transpose(score)
+        return total, slope
 
 
 @dataclass

@@ -88,23 +88,19 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
     entries = [term.covariance.free(term.r) for term in joint.terms]
     m = p + sum(len(e) for e in entries)
     # The sampler's precision is enough for sums over its draws.
-    rows = joint.single if joint.family.single_precision else joint
-    dtype = rows.weights.dtype
+    dtype = joint.parts[0][1].weights.dtype
     fixed, b = joint.fixed_eta(params, f).to(dtype), b.to(dtype)
     gradient = torch.zeros(classes, m, dtype=torch.float64)
     hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
     log_likelihood, few = 0.0, _few_rows(joint, b.shape[2])
-    constant: Tensor | None = None
     for part in _chunks(b, joint.n * classes):
-        eta = fixed + rows.random_eta(part)
-        kernel, score = rows.log_likelihood_and_score(eta, params.phi)
-        if constant is None:
-            constant = rows.log_likelihood(eta[:, :, :1], params.phi)[0] - kernel[0]
-        log_likelihood += float((kernel + constant).sum())
-        gradient += _gradient(rows, entries, part, score)
+        value, own = _value_and_gradient(joint, entries, fixed, part, params.phi)
+        log_likelihood += value
+        gradient += own
         if few is not None:
             some = joint.subset(few)
-            hessian += joint.n / len(few) * _hessian(some, entries, part.double(), eta[few].double(), params.phi)
+            eta = fixed[few].double() + some.random_eta(part.double())
+            hessian += joint.n / len(few) * _hessian(some, entries, part.double(), eta, params.phi)
     if few is None:
         for part in _chunks(b, joint.n * m * classes):
             eta = fixed.double() + joint.random_eta(part.double())
@@ -130,15 +126,27 @@ def _few_rows(joint: JointModel, draws: int) -> Tensor | None:
     return torch.randperm(joint.n)[:few] if plain and few < joint.n else None
 
 
-def _gradient(joint: JointModel, entries: list[Tensor], b: Tensor, score: Tensor) -> Tensor:
-    """Score of beta and of the entries of the working matrices, summed over the draws: (C, m)."""
-    parts = [(joint.X.to(score.dtype).T @ score.sum(dim=2)).T]
+def _value_and_gradient(
+    joint: JointModel, entries: list[Tensor], fixed: Tensor, b: Tensor, phi: float
+) -> tuple[float, Tensor]:
+    """Log likelihood, and the score of beta and of the entries of the working matrices, over the draws: (C, m)."""
+    value = 0.0
+    of_beta = torch.zeros(joint.n_classes, joint.X.shape[1], dtype=torch.float64)
+    of_b = torch.zeros(b.shape, dtype=torch.float64)
+    for rows, part in joint.parts:
+        eta = (fixed if len(rows) == joint.n else fixed[rows]) + part.random_eta(b)
+        kernel, score = part.log_likelihood_and_score(eta, phi)
+        # What the kernel leaves out is free of eta: the same for every draw.
+        constant = part.log_likelihood(eta[:, :, :1], phi)[0] - kernel[0]
+        value += float((kernel + constant).sum())
+        of_beta += (part.X.to(score.dtype).T @ score.sum(dim=2)).T
+        of_b += part.random_transpose(score)
+    gradient = [of_beta]
     for term, free in zip(joint.terms, entries, strict=True):
-        effects = term.gather(b)
-        for i, j in free.tolist():
-            own = effects[:, j] * score if term.z is None else effects[:, j] * score * term.z[:, i, None, None]
-            parts.append(own.sum(dim=(0, 2))[:, None])
-    return torch.cat(parts, dim=1).to(torch.float64)
+        shape = (term.q, term.r, *b.shape[1:])
+        own, slope = b[term.rows].reshape(shape).to(torch.float64), of_b[term.rows].reshape(shape)
+        gradient.append(torch.einsum("qics,qjcs->cij", slope, own)[:, free[:, 0], free[:, 1]])
+    return value, torch.cat(gradient, dim=1)
 
 
 def _hessian(joint: JointModel, entries: list[Tensor], b: Tensor, eta: Tensor, phi: float) -> Tensor:
@@ -168,7 +176,7 @@ def _features(joint: JointModel, entries: list[Tensor], b: Tensor, c: int) -> Te
     draws = b.shape[2]
     columns = [joint.X.to(b.dtype)[:, None].expand(-1, draws, -1)]
     for term, free in zip(joint.terms, entries, strict=True):
-        own = term.gather(b)[:, :, c].transpose(1, 2)
+        own = term.gather(b[:, c : c + 1])[:, :, 0].transpose(1, 2)
         effects = own[:, :, free[:, 1]]
         if term.z is None:
             columns.append(effects)
