@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glmmnet.errors import DesignError
 from glmmnet.links import Link
-from glmmnet.typing import Response
+from glmmnet.typing import Dispersion, Response
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Family(ABC):
     link : Link
     has_dispersion : bool
         Whether phi is estimated; else it is 1.
+    canonical : bool
+        The observed second derivative of log p in eta is the expected one, :meth:`weight`.
     quadratic : bool
         log p is quadratic in eta, so that the posterior of b is exactly Gaussian.
     class_means : bool
@@ -62,6 +64,7 @@ class Family(ABC):
     name: str
     link: Link
     has_dispersion = False
+    canonical = False
     quadratic = False
     class_means = False
     single_precision = False
@@ -76,27 +79,62 @@ class Family(ABC):
         """Read the response of new rows as `target` was read: (n, m, 1)."""
 
     @abstractmethod
-    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Log p(y | eta, phi) with every constant, (n, S)."""
 
     @abstractmethod
-    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         """Log p up to terms free of eta (n, S), and its derivative with respect to eta (n, C, S)."""
 
     @abstractmethod
-    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Minus the expected second derivative of log p with respect to eta: (n, C, C, S)."""
 
-    def weight_diagonal(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def weight_diagonal(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """The diagonal of :meth:`weight`, (n, C, S); for many classes without the rest."""
         return torch.diagonal(self.weight(eta, y, phi), dim1=1, dim2=2).movedim(-1, 1)
+
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Minus the observed second derivative of log p with respect to eta: (n, C, C, S); may be negative."""
+        if self.canonical:
+            return self.weight(eta, y, phi)
+        with torch.enable_grad():
+            at = eta.detach().requires_grad_()
+            _, score = self.log_prob_and_score(at, y, phi)
+            classes = eta.shape[1]
+            # Rows and draws do not mix: the gradient of the sum holds every row's own derivative.
+            rows = [torch.autograd.grad(score[:, c].sum(), at, retain_graph=c + 1 < classes)[0] for c in range(classes)]
+        return -torch.stack(rows, dim=1)
+
+    def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
+        """Derivatives of log p with respect to log phi, 0 where the family has no dispersion.
+
+        Returns
+        -------
+        score : Tensor, (n, S)
+        information : Tensor, (n, S)
+            Minus the observed second derivative.
+        cross : Tensor, (n, C, S)
+            Minus the derivative of the score with respect to eta.
+        """
+        n, _, draws = eta.shape
+        if not self.has_dispersion:
+            nothing = torch.zeros(n, draws, dtype=eta.dtype)
+            return nothing, nothing, torch.zeros_like(eta)
+        with torch.enable_grad():
+            at = eta.detach().requires_grad_()
+            log_phi = torch.log(torch.as_tensor(phi, dtype=eta.dtype)).expand(n, draws).clone().requires_grad_()
+            log_p = self.log_prob(at, y, torch.exp(log_phi))
+            (score,) = torch.autograd.grad(log_p.sum(), log_phi, create_graph=True)
+            second, cross = torch.autograd.grad(score.sum(), (log_phi, at), materialize_grads=True)
+        return score.detach(), -second, -cross
 
     @abstractmethod
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """Starting eta of an intercept-only model (C,), and phi."""
 
     @abstractmethod
-    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Draw a response for each row and draw, (n, S); categorical: class numbers. `y` gives trials of counts."""
 
     @abstractmethod
@@ -104,7 +142,7 @@ class Family(ABC):
         """The response on the scale of the mean: (n,), or (n, classes) when `class_means`."""
 
     @abstractmethod
-    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Variance of the response on the scale of `observed`, shaped as `mean`."""
 
     def unbounded(self, y: Tensor) -> Tensor | None:
@@ -137,6 +175,11 @@ class Family(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def beside_eta(phi: Dispersion) -> Dispersion:
+    """Phi shaped so that it broadcasts against eta (n, C, S)."""
+    return phi[:, None] if isinstance(phi, Tensor) and phi.dim() == 2 else phi
 
 
 def as_numbers(response: Response) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target, as_numbers, two_levels_as_numbers
 from glmmnet.links import LOGIT
-from glmmnet.typing import Response
+from glmmnet.typing import Dispersion, Response
 
 
 @FAMILIES.register("bernoulli")
@@ -22,6 +22,7 @@ class Bernoulli(Family):
     name = "bernoulli"
     single_precision = True
     link = LOGIT
+    canonical = True
 
     def encode(self, response: Response) -> Target:
         if response.kind == "counts":
@@ -50,15 +51,15 @@ class Bernoulli(Family):
     def encode_new(self, response: Response, target: Target) -> Tensor:
         return as_numbers(response)[:, None, None]
 
-    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return torch.nn.functional.logsigmoid((2 * y - 1) * eta)[:, 0]
 
-    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         # Cheaper than logsigmoid of the signed eta, and the sampler calls this most of all.
         log_p = y * eta - torch.nn.functional.softplus(eta, threshold=40.0)
         return log_p[:, 0], y - torch.sigmoid(eta)
 
-    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         p = torch.sigmoid(eta)
         return (p * (1 - p))[:, :, None]
 
@@ -69,13 +70,13 @@ class Bernoulli(Family):
         mean = (weights * y[:, 0, 0]).sum() / weights.sum()
         return torch.logit(mean)[None], 1.0
 
-    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return torch.bernoulli(torch.sigmoid(eta))[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0]
 
-    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean)
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target, as_numbers
 from glmmnet.families.bernoulli import Bernoulli
 from glmmnet.links import LOGIT
-from glmmnet.typing import Response
+from glmmnet.typing import Dispersion, Response
 
 
 class _SingleTrials(Bernoulli):
@@ -29,6 +29,7 @@ class Binomial(Family):
 
     name = "binomial"
     link = LOGIT
+    canonical = True
 
     def encode(self, response: Response) -> Target:
         if response.kind != "counts":
@@ -42,19 +43,19 @@ class Binomial(Family):
             values = torch.stack([values, torch.ones_like(values)], dim=1)
         return values[:, :, None]
 
-    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         k, n = y[:, 0], y[:, 1]
         choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
         return choose + self._kernel(eta, y)
 
-    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         return self._kernel(eta, y), y[:, :1] - y[:, 1:] * torch.sigmoid(eta)
 
     @staticmethod
     def _kernel(eta: Tensor, y: Tensor) -> Tensor:
         return (y[:, :1] * eta - y[:, 1:] * torch.nn.functional.softplus(eta, threshold=40.0))[:, 0]
 
-    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         p = torch.sigmoid(eta)
         return (y[:, 1:] * p * (1 - p))[:, :, None]
 
@@ -66,14 +67,14 @@ class Binomial(Family):
         k, n = (weights[:, None] * y[:, :, 0]).sum(dim=0)
         return torch.logit((k + 0.5) / (n + 1.0))[None], 1.0
 
-    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         trials = y[:, 1:].expand_as(eta)
         return torch.distributions.Binomial(trials, logits=eta).sample()[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0] / y[:, 1, 0].clamp_min(1.0)
 
-    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean) / y[:, 1, 0]
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:

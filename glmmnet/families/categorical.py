@@ -11,7 +11,7 @@ from torch import Tensor
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target
 from glmmnet.links import BASELINE_LOGIT, SOFTMAX
-from glmmnet.typing import Response
+from glmmnet.typing import Dispersion, Response
 
 #: Classes up to which a softmax is quicker over columns than over rows.
 _FEW_CLASSES = 32
@@ -38,6 +38,7 @@ class Categorical(Family):
     name = "categorical"
     single_precision = True
     class_means = True
+    canonical = True
 
     def __init__(self, reference: Any = None) -> None:
         self.reference = reference
@@ -91,24 +92,24 @@ class Categorical(Family):
         scores = scores.contiguous() if len(scores) <= _FEW_CLASSES else scores
         return scores if self.reference is None else torch.cat([torch.zeros_like(scores[:1]), scores])
 
-    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         scores = self._by_class(eta)
         return (y.movedim(1, 0) * scores).sum(dim=0) - torch.logsumexp(scores, dim=0)
 
-    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         log_p, own = torch.log_softmax(self._by_class(eta), dim=0), y.movedim(1, 0)
         score = own - torch.exp(log_p)
         score = score if self.reference is None else score[1:]
         return (own * log_p).sum(dim=0), score.movedim(0, 1).contiguous()
 
-    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         p = torch.softmax(self._by_class(eta), dim=0)
         p = p if self.reference is None else p[1:]
         weight = -p[:, None] * p[None]
         torch.diagonal(weight, dim1=0, dim2=1).add_(p.movedim(0, -1))
         return weight.movedim(2, 0)
 
-    def weight_diagonal(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def weight_diagonal(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         p = torch.softmax(self._by_class(eta), dim=0)
         p = p if self.reference is None else p[1:]
         return (p * (1 - p)).movedim(0, 1)
@@ -122,7 +123,7 @@ class Categorical(Family):
         share = (weights[:, None] * y[:, :, 0]).sum(dim=0) / weights.sum()
         return self.link.link(share[None])[0], 1.0
 
-    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         probabilities = self.mean(eta).transpose(1, 2)
         flat = probabilities.reshape(-1, probabilities.shape[2])
         return torch.multinomial(flat, 1).reshape(probabilities.shape[:2]).to(eta.dtype)
@@ -130,7 +131,7 @@ class Categorical(Family):
     def observed(self, y: Tensor) -> Tensor:
         return y[:, :, 0]
 
-    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean)
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:

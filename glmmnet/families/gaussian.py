@@ -9,9 +9,9 @@ from torch import Tensor
 
 from glmmnet.errors import FitError
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target, as_numbers
+from glmmnet.families._base import Family, Target, as_numbers, beside_eta
 from glmmnet.links import IDENTITY
-from glmmnet.typing import Response
+from glmmnet.typing import Dispersion, Response
 
 #: A residual variance below this share of the response's is rounding error.
 _EXACT = 1e-12
@@ -24,6 +24,7 @@ class Gaussian(Family):
     name = "gaussian"
     link = IDENTITY
     has_dispersion = True
+    canonical = True
     quadratic = True
 
     def encode(self, response: Response) -> Target:
@@ -43,16 +44,16 @@ class Gaussian(Family):
     def encode_new(self, response: Response, target: Target) -> Tensor:
         return as_numbers(response)[:, None, None]
 
-    def log_prob(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
-        return -0.5 * ((y - eta)[:, 0].square() / phi + math.log(2 * math.pi * phi))
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return -0.5 * ((y - eta)[:, 0].square() / phi + torch.log(2 * math.pi * torch.as_tensor(phi, dtype=eta.dtype)))
 
-    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: float) -> tuple[Tensor, Tensor]:
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         residual = y - eta
-        score = residual / phi
+        score = residual / beside_eta(phi)
         return -0.5 * (residual * score)[:, 0], score
 
-    def weight(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
-        return torch.full_like(eta, 1.0 / phi)[:, :, None]
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return (torch.ones_like(eta) / beside_eta(phi))[:, :, None]
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         total = weights.sum()
@@ -60,14 +61,14 @@ class Gaussian(Family):
         variance = (weights * (y[:, 0, 0] - mean).square()).sum() / total
         return mean[None], float(variance)
 
-    def simulate(self, eta: Tensor, y: Tensor, phi: float) -> Tensor:
-        return (eta + math.sqrt(phi) * torch.randn_like(eta))[:, 0]
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return (eta + beside_eta(phi) ** 0.5 * torch.randn_like(eta))[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0]
 
-    def variance(self, mean: Tensor, y: Tensor, phi: float) -> Tensor:
-        return torch.full_like(mean, phi)
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.ones_like(mean) * (phi[:, 0] if isinstance(phi, Tensor) else phi)
 
     def dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
         square = (y - eta)[:, 0].square().mean(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from torch import Tensor
 from glmmnet import families
 from glmmnet.errors import DesignError
 from glmmnet.families import FAMILIES, Family, Target, resolve
-from glmmnet.typing import Response
+from glmmnet.typing import Dispersion, Response
 
 SEED = 20261122
 N, PHI = 24, 1.7
@@ -197,6 +198,79 @@ def test_weight_is_minus_the_second_derivative(family: Family, response: Respons
     hessian = torch.autograd.functional.hessian(total, eta).reshape(N, c, N, c)
     own = torch.stack([hessian[i, :, i] for i in range(N)])
     torch.testing.assert_close(family.weight(eta, target.y, phi)[..., 0], -own, rtol=1e-10, atol=1e-12)
+
+
+@every_case
+def test_curvature_is_minus_the_observed_second_derivative(family: Family, response: Response) -> None:
+    target, phi, h = family.encode(response), phi_of(family), 1e-5
+    eta = some_eta(target, spread=1.0)
+    curvature = family.curvature(eta, target.y, phi)
+    assert not curvature.requires_grad
+    for c in range(eta.shape[1]):
+        step = torch.zeros_like(eta)
+        step[:, c] = h
+        _, up = family.log_prob_and_score(eta + step, target.y, phi)
+        _, down = family.log_prob_and_score(eta - step, target.y, phi)
+        torch.testing.assert_close(curvature[:, :, c], (down - up) / (2 * h), rtol=1e-6, atol=1e-7)
+    if family.canonical:
+        assert torch.equal(curvature, family.weight(eta, target.y, phi))
+
+
+@every_case
+def test_autograd_curvature_of_a_canonical_link_is_the_weight(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    if not family.canonical:
+        pytest.skip("the curvature is not the weight")
+    other = copy.copy(family)
+    other.canonical = False
+    eta = some_eta(target)
+    torch.testing.assert_close(
+        other.curvature(eta, target.y, phi), family.weight(eta, target.y, phi), rtol=1e-10, atol=1e-12
+    )
+
+
+@every_case
+def test_derivatives_with_respect_to_log_phi(family: Family, response: Response) -> None:
+    target, phi, h = family.encode(response), phi_of(family), 1e-5
+    eta = some_eta(target, spread=1.0)
+    score, information, cross = family.dispersion_derivatives(eta, target.y, phi)
+    assert score.shape == information.shape == (N, 3)
+    assert cross.shape == eta.shape
+    up, down = phi * math.exp(h), phi * math.exp(-h)
+    by_difference = (family.log_prob(eta, target.y, up) - family.log_prob(eta, target.y, down)) / (2 * h)
+    torch.testing.assert_close(score, by_difference, rtol=1e-6, atol=1e-6)
+    scores = [family.dispersion_derivatives(eta, target.y, p)[0] for p in (down, up)]
+    torch.testing.assert_close(information, (scores[0] - scores[1]) / (2 * h), rtol=1e-6, atol=1e-6)
+    of_eta = [family.log_prob_and_score(eta, target.y, p)[1] for p in (down, up)]
+    torch.testing.assert_close(cross, (of_eta[0] - of_eta[1]) / (2 * h), rtol=1e-6, atol=1e-6)
+
+
+@every_case
+def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> None:
+    if not family.has_dispersion:
+        pytest.skip("no dispersion")
+    target, eta = family.encode(response), some_eta(family.encode(response), spread=1.0)
+    phi = torch.linspace(0.5, 2.5, N, dtype=torch.float64)[:, None]
+
+    def answers(eta: Tensor, y: Tensor, phi: Dispersion) -> list[Tensor]:
+        return [
+            family.log_prob(eta, y, phi),
+            *family.log_prob_and_score(eta, y, phi),
+            family.weight(eta, y, phi),
+            family.curvature(eta, y, phi),
+            *family.dispersion_derivatives(eta, y, phi),
+            family.variance(family.mean(eta)[:, 0, 0], y, phi),
+        ]
+
+    together = answers(eta, target.y, phi)
+    for i in range(N):
+        alone = answers(eta[i : i + 1], target.y[i : i + 1], float(phi[i]))
+        for whole, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-12, atol=1e-12)
+    torch.manual_seed(SEED)
+    spread = family.simulate(eta[:1, :, :1].expand(N, -1, 20_000), target.y[:1].expand(N, -1, -1), phi).std(dim=1)
+    expected = [family.variance(family.mean(eta)[:1, 0, 0], target.y[:1], float(p)) for p in phi]
+    torch.testing.assert_close(spread, torch.cat(expected).sqrt(), rtol=0.1, atol=1e-3)
 
 
 @every_case
