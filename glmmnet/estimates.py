@@ -47,11 +47,21 @@ def variance_components(fitted: Fitted, errors: VarianceErrors, alpha: float) ->
             for c, label in enumerate(class_labels(fitted)):
                 variance = float(sigma[c, i, i])
                 rows.append(_variance_row(term.group, name, label, variance, errors.of(k, c, i, i), z, term.q))
-    if fitted.joint.family.has_dispersion:
+    if fitted.joint.family.residual:
         rows.append(_variance_row(RESIDUAL, "", "", fitted.params.phi, errors.of(-1, 0, 0, 0), z, None))
     columns = ["group", "term", "class", "variance", "sd", "se", "ci_low", "ci_high", "n_levels"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"n_levels": "Int64"})
+
+
+def dispersion(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.Series:
+    """Phi with standard error and interval (on the log scale), named as the family names it; NaN where phi is 1."""
+    known, phi = fitted.joint.family.has_dispersion, fitted.params.phi
+    # The error is that of half of log phi.
+    se_log = 2.0 * errors.of(-1, 0, 0, 0) if known else float("nan")
+    half = float(scipy.stats.norm.ppf(1 - alpha / 2)) * se_log
+    values = {"estimate": phi, "se": phi * se_log, "ci_low": phi * np.exp(-half), "ci_high": phi * np.exp(half)}
+    return pd.Series(values, name=fitted.joint.family.dispersion_name)
 
 
 def _variance_row(

@@ -155,10 +155,10 @@ def _mean_and_new_eta(
     family = fitted.joint.family
     if request.level == "conditional":
         eta = conditional_draws(fitted, design, rows, fixed, request) + error
-        return family.mean(eta), eta
+        return family.mean(eta, fitted.params.phi), eta
     eta = fixed[rows] + error
     if request.level == "population" or not fitted.joint.terms:
-        return family.mean(eta), eta
+        return family.mean(eta, fitted.params.phi), eta
     variance = prior_variance(fitted, design.random, unseen_only=False)[rows]
     mean = torch.stack([marginal_mean(fitted, e[:, :, None], variance) for e in eta.unbind(dim=2)], dim=2)
     generator = torch.Generator().manual_seed(fitted.seed + _SEED_LEVELS + rows.start)

@@ -227,6 +227,11 @@ class JointModel:
         return sum(t.q * t.r for t in self.terms)
 
     @cached_property
+    def eta_unit(self) -> float:
+        """Size of a step of eta that means something, see :meth:`Family.eta_unit`."""
+        return self.family.eta_unit(self.target.y, self.weights)
+
+    @cached_property
     def weighted(self) -> bool:
         """Whether any row's weight differs from 1."""
         return bool(torch.any(self.weights != 1.0))

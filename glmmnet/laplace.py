@@ -271,7 +271,7 @@ def _whitened(joint: JointModel, mode: Tensor, information: Sequence[Tensor], pa
 
 
 def _longest(term: TermData) -> Tensor:
-    """Longest Newton step of each effect of a term, in its own units: (q r, 1)."""
+    """Longest Newton step of each effect of a term, eta's unit 1: (q r, 1)."""
     return (_LONGEST_STEP / term.size.clamp_min(1e-150)).repeat(term.q)[:, None]
 
 
@@ -281,6 +281,7 @@ def damped(joint: JointModel, step: Tensor) -> Tensor:
 
 
 def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
+    longest = longest * joint.eta_unit
     return step if joint.family.quadratic else step.clamp(-longest, longest)
 
 

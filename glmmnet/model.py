@@ -38,7 +38,7 @@ from glmmnet.samplers import SAMPLERS
 from glmmnet.threads import torch_session
 from glmmnet.typing import Sampler
 
-#: Standard deviations below this share of the residual's (or of 1 on a link scale) are reported as 0.
+#: Standard deviations below this share of the residual's (or of eta's unit) are reported as 0.
 _BOUNDARY = 1e-4
 #: Variances that EM left below this share of their standard error at 0 are 0.
 _CRAWLING = 0.1
@@ -306,14 +306,16 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
             for c, label in enumerate(labels):
                 key = f"sd[{term.group}, {name}{', ' + label if label else ''}]"
                 row[key] = float(sigma[c, i, i]) ** 0.5
-    if joint.family.has_dispersion:
+    if joint.family.residual:
         row["sigma"] = state.params.phi**0.5
+    elif joint.family.has_dispersion:
+        row[joint.family.dispersion_name] = state.params.phi
     return row
 
 
 def _on_boundary(joint: JointModel, params: Parameters) -> Parameters:
     """Variances too small to tell from 0 are 0, with their covariances."""
-    size = params.phi**0.5 if joint.family.has_dispersion else 1.0
+    size = params.phi**0.5 if joint.family.residual else joint.eta_unit
     sigma = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         reach = torch.diagonal(matrix, dim1=1, dim2=2).sqrt() * term.columns().square().mean(dim=0).sqrt()

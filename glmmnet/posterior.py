@@ -66,8 +66,7 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
 
 def _observed(fitted: Fitted) -> np.ndarray:
     """The response a row as `simulate` gives it: class numbers for a categorical one, successes for counts."""
-    y = fitted.joint.target.y[:, :, 0]
-    return (y.argmax(dim=1) if fitted.joint.family.class_means else y[:, 0]).numpy()
+    return fitted.joint.family.as_simulated(fitted.joint.target.y).numpy()
 
 
 def _row_draws(fitted: Fitted, what: tuple[str, ...]) -> dict[str, np.ndarray]:

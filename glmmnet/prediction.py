@@ -166,35 +166,35 @@ def _link(fitted: Fitted, design: Design, request: Request) -> Tensor:
 def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
     """Mean of the response, (n, 1) or (n, classes)."""
     _check_levels(design, request)
-    family, fixed = fitted.joint.family, fixed_eta(fitted, design)
+    family, phi, fixed = fitted.joint.family, fitted.params.phi, fixed_eta(fitted, design)
     if request.level == "population" or not fitted.joint.terms:
-        return family.mean(fixed)[:, :, 0]
+        return family.mean(fixed, phi)[:, :, 0]
     if request.level == "marginal":
         return marginal_mean(fitted, fixed, prior_variance(fitted, design.random, unseen_only=False))
-    if family.quadratic:
+    if family.linear_mean:
         return _link(fitted, design, request)
     parts = []
     numbers = fixed.shape[1] * fitted.draws.b.shape[2]
     for rows in row_blocks(design.n, numbers):
-        parts.append(family.mean(conditional_draws(fitted, design, rows, fixed, request)).mean(dim=2))
-    return torch.cat(parts) if parts else family.mean(fixed)[:, :, 0]
+        parts.append(family.mean(conditional_draws(fitted, design, rows, fixed, request), phi).mean(dim=2))
+    return torch.cat(parts) if parts else family.mean(fixed, phi)[:, :, 0]
 
 
 def marginal_mean(fitted: Fitted, fixed: Tensor, variance: Tensor) -> Tensor:
     """E of the mean over eta ~ N(fixed, variance): quadrature, or seeded antithetic draws for several classes."""
-    family = fitted.joint.family
-    if family.quadratic:
-        return family.mean(fixed)[:, :, 0]
+    family, phi = fitted.joint.family, fitted.params.phi
+    if family.linear_mean:
+        return family.mean(fixed, phi)[:, :, 0]
     spread = variance.expand(fixed.shape[0], fixed.shape[1]).sqrt()[:, :, None]
     if fixed.shape[1] == 1:
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        means = family.mean(fixed + spread * torch.as_tensor(nodes))
+        means = family.mean(fixed + spread * torch.as_tensor(nodes), phi)
         return means @ torch.as_tensor(weights / weights.sum())
     generator = torch.Generator().manual_seed(fitted.seed)
     half = torch.randn(1, fixed.shape[1], _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
     noise = torch.cat([half, -half], dim=2)
     blocks = row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
-    return torch.cat([family.mean(fixed[rows] + spread[rows] * noise).mean(dim=2) for rows in blocks])
+    return torch.cat([family.mean(fixed[rows] + spread[rows] * noise, phi).mean(dim=2) for rows in blocks])
 
 
 def on_data(values: pd.Series | pd.DataFrame, design: Design, index: pd.Index) -> pd.Series | pd.DataFrame:

@@ -12,7 +12,7 @@ from glmmnet.cholesky import dense_size
 from glmmnet.diagnostics import Diagnostics
 from glmmnet.em.scoring import can_score
 from glmmnet.em.stopping import Streak
-from glmmnet.estimates import RESIDUAL, correlations, fixed_names, variance_components
+from glmmnet.estimates import RESIDUAL, correlations, dispersion, fixed_names, variance_components
 from glmmnet.fitted import Fitted
 from glmmnet.information import FixedCovariance, VarianceErrors, collinear_columns
 from glmmnet.likelihood import LogLikelihood
@@ -104,6 +104,10 @@ class Report:
                 rows.append(("corr", term.group, name, row["class"], pd.NA, np.nan, correlation, *row[ends]))
         for _, row in components.iloc[position:].iterrows():
             rows.append(("residual", RESIDUAL, "", "", pd.NA, row["variance"], row["sd"], *row[ends]))
+        family = self.fitted.joint.family
+        if family.has_dispersion and not family.residual:
+            phi = dispersion(self.fitted, self.variance_errors, alpha)
+            rows.append(("dispersion", "Dispersion", phi.name, "", pd.NA, np.nan, phi["estimate"], *phi[ends]))
         columns = ["kind", "group", "name", "class", "levels", "variance", "sd", "se", "ci_low", "ci_high"]
         return pd.DataFrame(rows, columns=columns)
 

@@ -24,7 +24,7 @@ def deviance_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
     """Signed root of each row's deviance, (n, 1); of a class the root alone."""
     family, y = fitted.joint.family, fitted.joint.target.y
     observed = family.observed(y)
-    root = family.unit_deviance(mean.reshape(observed.shape), y).clamp_min(0.0).sqrt()
+    root = family.unit_deviance(mean.reshape(observed.shape), y, fitted.params.phi).clamp_min(0.0).sqrt()
     if family.class_means:
         return root[:, None]
     return (torch.sign(observed - mean.reshape(observed.shape)) * root)[:, None]

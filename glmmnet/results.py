@@ -45,7 +45,7 @@ class GLMMNetResults:
     history : DataFrame
         One row an EM iteration: iteration, phase ("network", "polish" or "newton"), deviance, valid_deviance, change
         (in standard errors), ``sd[group, term]`` of every variance component, ``sigma`` where the family has a
-        residual.
+        residual, else its dispersion by name.
     converged : bool
         The stopping rule was met.
     seconds : float
@@ -131,7 +131,7 @@ class GLMMNetResults:
         """Variance components, one row a variance: group, term, class, variance, sd, se, ci_low, ci_high, n_levels.
 
         `se` is that of `sd`, the 95 % interval is for `sd` on the log scale; the last row is ``Residual`` where the
-        family has one. A variance of 0 has no interval (NaN).
+        family has one; other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
         """
         return estimates.variance_components(self.fitted, self._variance_errors, 0.05)
 
@@ -175,8 +175,16 @@ class GLMMNetResults:
 
     @property
     def scale(self) -> float:
-        """Dispersion phi: the residual variance of a Gaussian model, else 1."""
+        """Dispersion phi: the residual variance of a Gaussian model; 1 where the family has none."""
         return self.fitted.params.phi
+
+    @property
+    def dispersion(self) -> pd.Series:
+        """`scale` with its standard error and 95 % interval: estimate, se, ci_low, ci_high; named as the family does.
+
+        The interval is on the log scale. NaN where the family has no dispersion.
+        """
+        return estimates.dispersion(self.fitted, self._variance_errors, 0.05)
 
     @property
     def singular(self) -> bool:

@@ -38,9 +38,10 @@ class Summary:
         One row an nn() block, index: label. Columns: architecture (str), weights (int), sd_f (on the scale of
         the linear predictor), var_eta (share of its variance, 0 to 1).
     random : DataFrame
-        One row a variance or correlation. Columns: kind ("variance", "corr", "residual"), group, name, class
-        (empty unless the family is categorical), levels (int or NA), variance, sd, se, ci_low, ci_high. In a
-        "corr" row the correlation stands in `sd`; se and interval are those of `sd`.
+        One row a variance, correlation or dispersion. Columns: kind ("variance", "corr", "residual", "dispersion"),
+        group, name, class (empty unless the family is categorical), levels (int or NA), variance, sd, se, ci_low,
+        ci_high. In a "corr" row the correlation stands in `sd`, in a "dispersion" row phi; se and interval are those
+        of `sd`.
     notes : tuple of str
         Lines below the table.
 
@@ -215,8 +216,9 @@ def _random_block(random: pd.DataFrame, fixed: pd.DataFrame) -> _Block:
         new, levels, variance = row["group"] != shown, "", row["variance"]
         if kind == "corr":
             group, name, variance = "  corr", name.replace("(Intercept)", "(Int)"), ""
-        elif kind == "residual":
-            group = "Residual"
+        elif kind in ("residual", "dispersion"):
+            group = str(row["group"])
+            variance = variance if kind == "residual" else ""
         else:
             group, shown = str(row["group"]) if new else "", row["group"]
             levels = str(int(row["levels"])) if new and not pd.isna(row["levels"]) else ""

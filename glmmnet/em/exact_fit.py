@@ -20,7 +20,7 @@ def refuse_exact_fit(joint: JointModel, phi: float, f: Tensor | None = None) -> 
     Least squares on all columns is computed only where the residual variance `phi` is suspiciously small.
     """
     spread = joint.family.start(joint.target.y, joint.weights)[1]
-    if not joint.family.has_dispersion or phi > _SUSPICIOUS * spread:
+    if not joint.family.quadratic or phi > _SUSPICIOUS * spread:
         return
     root = joint.weights.sqrt().numpy()
     x = joint.X.numpy() / np.maximum(np.linalg.norm(joint.X.numpy(), axis=0), 1e-300)

@@ -76,13 +76,16 @@ def starting_parameters(joint: JointModel) -> Parameters:
     beta = torch.zeros(joint.X.shape[1], joint.n_classes, dtype=torch.float64)
     if "Intercept" in joint.x_names:
         beta[joint.x_names.index("Intercept")] = eta
+    elif joint.x_names:
+        # Indicators of all levels of a factor add up to an intercept.
+        beta = torch.linalg.lstsq(joint.X, eta.expand(joint.n, -1), driver="gelsd").solution
     plain = replace(joint, terms=())
     nothing = _no_effects(joint)
     params = Parameters(beta, (), phi)
     # With the intercept alone the family's start is the estimate already.
     for _ in range(_START_STEPS if joint.x_names not in ((), ("Intercept",)) else 0):
         params = m_step(plain, (), params, nothing).params
-    size = 0.5 * params.phi if joint.family.has_dispersion else 0.3
+    size = 0.5 * params.phi if joint.family.residual else 0.3 * joint.eta_unit**2
     sigma = []
     for term in joint.terms:
         scale = size / term.columns().square().mean(dim=0).clamp_min(1e-12)
@@ -184,7 +187,7 @@ def _no_effects(joint: JointModel) -> Tensor:
 
 def floored(joint: JointModel, params: Parameters) -> Parameters:
     """`params` with variances of exactly 0 replaced by ones that the posterior of b can be computed with."""
-    smallest = 1e-10 * (params.phi if joint.family.has_dispersion else 1.0)
+    smallest = 1e-10 * (params.phi if joint.family.residual else joint.eta_unit**2)
     sigma = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         scale = smallest / term.columns().square().mean(dim=0).clamp_min(1e-12)

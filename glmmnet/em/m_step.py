@@ -21,7 +21,7 @@ _ENTRIES_AT_ONCE = 20_000_000
 _HESSIAN_ROWS = 20_000
 #: Entries of the working matrices move at most so far from the identity in one iteration.
 _LARGEST_SCALE_STEP = 0.5
-#: The fixed part of eta moves at most so far (root mean square) in one iteration, for families on a log or logit scale.
+#: The fixed part of eta moves at most so far (root mean square) in one iteration, in its unit; not where quadratic.
 _LARGEST_ETA_STEP = 2.0
 
 
@@ -198,7 +198,7 @@ def _damp(joint: JointModel, step: Tensor, p: int) -> Tensor:
     step[:, p:] = step[:, p:].clamp(-_LARGEST_SCALE_STEP, _LARGEST_SCALE_STEP)
     if not joint.family.quadratic and p:
         size = float((joint.X @ step[:, :p].T).square().mean().sqrt())
-        step[:, :p] *= min(1.0, _LARGEST_ETA_STEP / max(size, 1e-300))
+        step[:, :p] *= min(1.0, _LARGEST_ETA_STEP * joint.eta_unit / max(size, 1e-300))
     return step
 
 

@@ -181,8 +181,8 @@ class _Search:
         return replace(shifted(params, active, step[self._size :].numpy()), beta=beta)
 
     def _eta_step(self, step: Tensor) -> float:
-        """Root mean square of the step of the fixed part of eta; the columns are orthonormal."""
-        return float(step[: self._size].norm()) / self._joint.n**0.5
+        """Root mean square of the step of the fixed part of eta, in its unit; the columns are orthonormal."""
+        return float(step[: self._size].norm()) / self._joint.n**0.5 / self._joint.eta_unit
 
     def _shortening(self, step: Tensor) -> float:
         eta = self._eta_step(step)
@@ -203,7 +203,7 @@ class _Search:
             if p.i != p.j or not (all_of_them or step[self._size + k] < -_FALLING):
                 continue
             sd = params.sigma[0][p.class_, p.i, p.i].sqrt()
-            hair = _HAIR / self._joint.terms[0].size[p.i].clamp_min(1e-150)
+            hair = _HAIR * self._joint.eta_unit / self._joint.terms[0].size[p.i].clamp_min(1e-150)
             near = self._at(shifted(params, (p,), torch.log(hair / sd)[None].numpy()))
             if near.value >= here.value - self._rounding(here) and near.score[self._size + k] <= 0:
                 keep = torch.ones(params.sigma[0].shape[1], dtype=torch.float64)

@@ -15,7 +15,7 @@ _FLAT = 1e-2
 _NONZERO = 1e-6
 #: Cost of the intercept beside 1 of every other column: whatever separates, it is not to be blamed.
 _COST_OF_INTERCEPT = 1e-3
-#: Standard deviations of a term beyond this, in log-odds: nearly all its levels have probabilities of 0 or 1.
+#: Standard deviations of a term beyond this, in units of eta: nearly all levels have probabilities of 0 or 1.
 _RUNAWAY_SD = 15.0
 
 
@@ -65,7 +65,7 @@ def separating_groups(joint: JointModel, params: Parameters) -> tuple[str, ...]:
     found = []
     for term, sigma in zip(joint.terms, params.sigma, strict=True):
         reach = sigma.diagonal(dim1=1, dim2=2).sqrt() * term.size
-        if bool((reach > _RUNAWAY_SD).any()):
+        if bool((reach > _RUNAWAY_SD * joint.eta_unit).any()):
             found.append(term.group)
     return tuple(dict.fromkeys(found))
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, FitError
 from glmmnet.links import Link
 from glmmnet.typing import Dispersion, Response
 
@@ -46,9 +46,18 @@ class Family(ABC):
     Attributes
     ----------
     name : str
+    links : tuple of Link
+        The links that a user may choose from, the default first.
     link : Link
+        The one chosen.
     has_dispersion : bool
         Whether phi is estimated; else it is 1.
+    dispersion_name : str
+        What phi is called in tables.
+    residual : bool
+        phi is a variance on the scale of eta, so that variances of random effects may be held against it.
+    linear_mean : bool
+        The mean of the response is eta itself.
     canonical : bool
         The observed second derivative of log p in eta is the expected one, :meth:`weight`.
     quadratic : bool
@@ -62,13 +71,23 @@ class Family(ABC):
     """
 
     name: str
+    links: tuple[Link, ...] = ()
     link: Link
     has_dispersion = False
+    dispersion_name = "phi"
+    residual = False
+    linear_mean = False
     canonical = False
     quadratic = False
     class_means = False
     single_precision = False
     symmetric = False
+
+    def __init__(self, link: str | None = None) -> None:
+        names = [known.name for known in self.links]
+        if link is not None and link not in names:
+            raise ValueError(f"family {self.name!r} has no link {link!r}; write {' or '.join(map(repr, names))}.")
+        self.link = self.links[0 if link is None else names.index(link)]
 
     @abstractmethod
     def encode(self, response: Response) -> Target:
@@ -137,6 +156,10 @@ class Family(ABC):
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Draw a response for each row and draw, (n, S); categorical: class numbers. `y` gives trials of counts."""
 
+    def as_simulated(self, y: Tensor) -> Tensor:
+        """The encoded response as :meth:`simulate` draws it, (n,)."""
+        return y[:, 0, 0]
+
     @abstractmethod
     def observed(self, y: Tensor) -> Tensor:
         """The response on the scale of the mean: (n,), or (n, classes) when `class_means`."""
@@ -152,7 +175,7 @@ class Family(ABC):
         """
         return None
 
-    def mean(self, eta: Tensor) -> Tensor:
+    def mean(self, eta: Tensor, phi: Dispersion) -> Tensor:
         """Mean of the response: (n, 1, S), or (n, classes, S) when `class_means`."""
         return self.link.inverse(eta)
 
@@ -160,21 +183,50 @@ class Family(ABC):
         """Dispersion that maximises the expected log density over the draws in `eta`; 1 where there is none."""
         return 1.0
 
-    def unit_deviance(self, mean: Tensor, y: Tensor) -> Tensor:
-        """Deviance of each row against the saturated model, (n,), for `mean` as `observed` is shaped."""
-        saturated = self._log_prob_of_mean(self.observed(y), y)
-        return 2.0 * (saturated - self._log_prob_of_mean(mean, y))
+    def eta_unit(self, y: Tensor, weights: Tensor) -> float:
+        """Size of a step of eta that means something: 1 for logs and odds, else the response's spread seen from eta."""
+        if self.link.unit_free:
+            return 1.0
+        observed, share = self.observed(y), weights / weights.sum()
+        mean = (share @ observed).requires_grad_()
+        (slope,) = torch.autograd.grad(self.link.link(mean), mean)
+        return float(slope.abs() * (share @ (observed - mean.detach()).square()).sqrt())
+
+    def saturated(self, y: Tensor, phi: Dispersion) -> Tensor:
+        """The mean under which each row is most probable, shaped as `observed`."""
+        return self.observed(y)
+
+    def unit_deviance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Deviance of each row against the saturated model, (n,), for `mean` as `observed` is shaped.
+
+        Where phi only scales the log density it is left out, as in R; else `phi` is that of both models.
+        """
+        saturated = self._log_prob_of_mean(self.saturated(y, phi), y, phi)
+        return 2.0 * (saturated - self._log_prob_of_mean(mean, y, phi))
 
     @abstractmethod
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
-        """Log density at a mean shaped as `observed`, (n,), up to terms free of it."""
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Log density, without a phi that scales it, at a mean shaped as `observed`, (n,), up to terms free of it."""
 
     def disagree(self, response: Response, found: str, instead: str) -> DesignError:
         """The error for a response that this family cannot read."""
         return DesignError(f"Response `{response.label}` {found}; family {self.name!r} cannot read it: {instead}.")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return f"{type(self).__name__}(link={self.link.name!r})"
+
+
+def exact_fit(what: str) -> FitError:
+    """The error for a model without residuals; `what` names what has become 0."""
+    return FitError(
+        f"the model reproduces the response exactly: its {what} is 0, and the likelihood has no maximum. Leave out "
+        "the column that the response was computed from."
+    )
+
+
+def a_row(phi: Dispersion) -> Dispersion:
+    """Phi shaped so that it broadcasts against one number a row, (n,)."""
+    return phi[:, 0] if isinstance(phi, Tensor) and phi.dim() == 2 else phi
 
 
 def beside_eta(phi: Dispersion) -> Dispersion:

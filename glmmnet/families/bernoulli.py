@@ -1,4 +1,4 @@
-"""Bernoulli family, logit link."""
+"""Bernoulli family: logit, probit or complementary log-log link."""
 
 from __future__ import annotations
 
@@ -7,22 +7,36 @@ from torch import Tensor
 
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target, as_numbers, two_levels_as_numbers
-from glmmnet.links import LOGIT
+from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
 
 
 @FAMILIES.register("bernoulli")
 class Bernoulli(Family):
-    """y is 1 with probability logit^-1(eta), else 0.
+    """y is 1 with probability link^-1(eta), else 0.
 
     Reads 0/1, booleans and text or categories with two levels; of those the second level (sorted, or in category
     order) is the success, as in R.
+
+    Parameters
+    ----------
+    link : {"logit", "probit", "cloglog"}, optional
+
+    Examples
+    --------
+    >>> from glmmnet.families import Bernoulli
+    >>> Bernoulli(link="probit")
+    Bernoulli(link='probit')
     """
 
     name = "bernoulli"
     single_precision = True
-    link = LOGIT
-    canonical = True
+    links = (LOGIT, PROBIT, CLOGLOG)
+    link: ProbabilityLink
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link)
+        self.canonical = self.link is LOGIT
 
     def encode(self, response: Response) -> Target:
         if response.kind == "counts":
@@ -52,26 +66,35 @@ class Bernoulli(Family):
         return as_numbers(response)[:, None, None]
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return torch.nn.functional.logsigmoid((2 * y - 1) * eta)[:, 0]
+        if self.link is LOGIT:
+            return torch.nn.functional.logsigmoid((2 * y - 1) * eta)[:, 0]
+        success, failure = self.link.logs(eta)
+        return torch.where(y > 0, success, failure)[:, 0]
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        if self.link is not LOGIT:
+            success, failure = self.link.slopes(eta)
+            return self.log_prob(eta, y, phi), torch.where(y > 0, success, failure)
         # Cheaper than logsigmoid of the signed eta, and the sampler calls this most of all.
         log_p = y * eta - torch.nn.functional.softplus(eta, threshold=40.0)
         return log_p[:, 0], y - torch.sigmoid(eta)
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        p = torch.sigmoid(eta)
-        return (p * (1 - p))[:, :, None]
+        if self.link is LOGIT:
+            p = torch.sigmoid(eta)
+            return (p * (1 - p))[:, :, None]
+        success, failure = self.link.slopes(eta)
+        return (-success * failure)[:, :, None]
 
     def unbounded(self, y: Tensor) -> Tensor:
         return 2 * y - 1
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         mean = (weights * y[:, 0, 0]).sum() / weights.sum()
-        return torch.logit(mean)[None], 1.0
+        return self.link.link(mean)[None], 1.0
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return torch.bernoulli(torch.sigmoid(eta))[:, 0]
+        return torch.bernoulli(self.link.inverse(eta))[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0]
@@ -79,6 +102,6 @@ class Bernoulli(Family):
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean)
 
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         observed = y[:, 0, 0]
         return torch.xlogy(observed, mean) + torch.xlogy(1 - observed, 1 - mean)

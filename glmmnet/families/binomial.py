@@ -1,4 +1,4 @@
-"""Binomial counts p(k, n), logit link."""
+"""Binomial counts p(k, n): logit, probit or complementary log-log link."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target, as_numbers
 from glmmnet.families.bernoulli import Bernoulli
-from glmmnet.links import LOGIT
+from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
 
 
@@ -21,15 +21,23 @@ class _SingleTrials(Bernoulli):
 
 @FAMILIES.register("binomial")
 class Binomial(Family):
-    """k successes out of n trials, each with probability logit^-1(eta); a two-valued response counts as n = 1.
+    """k successes out of n trials, each with probability link^-1(eta); a two-valued response counts as n = 1.
 
     A row of 0 trials carries no information: as in R it counts as observed 0, and its Pearson and deviance residuals
     are 0.
+
+    Parameters
+    ----------
+    link : {"logit", "probit", "cloglog"}, optional
     """
 
     name = "binomial"
-    link = LOGIT
-    canonical = True
+    links = (LOGIT, PROBIT, CLOGLOG)
+    link: ProbabilityLink
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link)
+        self.canonical = self.link is LOGIT
 
     def encode(self, response: Response) -> Target:
         if response.kind != "counts":
@@ -49,15 +57,23 @@ class Binomial(Family):
         return choose + self._kernel(eta, y)
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        return self._kernel(eta, y), y[:, :1] - y[:, 1:] * torch.sigmoid(eta)
+        if self.link is LOGIT:
+            return self._kernel(eta, y), y[:, :1] - y[:, 1:] * torch.sigmoid(eta)
+        success, failure = self.link.slopes(eta)
+        return self._kernel(eta, y), y[:, :1] * success + (y[:, 1:] - y[:, :1]) * failure
 
-    @staticmethod
-    def _kernel(eta: Tensor, y: Tensor) -> Tensor:
+    def _kernel(self, eta: Tensor, y: Tensor) -> Tensor:
+        if self.link is not LOGIT:
+            success, failure = self.link.logs(eta)
+            return (y[:, :1] * success + (y[:, 1:] - y[:, :1]) * failure)[:, 0]
         return (y[:, :1] * eta - y[:, 1:] * torch.nn.functional.softplus(eta, threshold=40.0))[:, 0]
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        p = torch.sigmoid(eta)
-        return (y[:, 1:] * p * (1 - p))[:, :, None]
+        if self.link is LOGIT:
+            p = torch.sigmoid(eta)
+            return (y[:, 1:] * p * (1 - p))[:, :, None]
+        success, failure = self.link.slopes(eta)
+        return (-y[:, 1:] * success * failure)[:, :, None]
 
     def unbounded(self, y: Tensor) -> Tensor:
         successes, failures = y[:, :1] > 0, y[:, 1:] > y[:, :1]
@@ -65,11 +81,11 @@ class Binomial(Family):
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         k, n = (weights[:, None] * y[:, :, 0]).sum(dim=0)
-        return torch.logit((k + 0.5) / (n + 1.0))[None], 1.0
+        return self.link.link((k + 0.5) / (n + 1.0))[None], 1.0
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         trials = y[:, 1:].expand_as(eta)
-        return torch.distributions.Binomial(trials, logits=eta).sample()[:, 0]
+        return torch.binomial(trials, self.link.inverse(eta))[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0] / y[:, 1, 0].clamp_min(1.0)
@@ -77,6 +93,6 @@ class Binomial(Family):
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean) / y[:, 1, 0]
 
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         k, n = y[:, 0, 0], y[:, 1, 0]
         return torch.xlogy(k, mean) + torch.xlogy(n - k, 1 - mean)

@@ -124,9 +124,12 @@ class Categorical(Family):
         return self.link.link(share[None])[0], 1.0
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        probabilities = self.mean(eta).transpose(1, 2)
+        probabilities = self.mean(eta, phi).transpose(1, 2)
         flat = probabilities.reshape(-1, probabilities.shape[2])
         return torch.multinomial(flat, 1).reshape(probabilities.shape[:2]).to(eta.dtype)
+
+    def as_simulated(self, y: Tensor) -> Tensor:
+        return y[:, :, 0].argmax(dim=1)
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, :, 0]
@@ -134,7 +137,7 @@ class Categorical(Family):
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean)
 
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return torch.xlogy(y[:, :, 0], mean).sum(dim=1)
 
     def __repr__(self) -> str:

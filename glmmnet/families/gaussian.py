@@ -1,4 +1,4 @@
-"""Gaussian family, identity link; phi is the residual variance."""
+"""Gaussian family: identity or log link; phi is the residual variance."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from glmmnet.errors import FitError
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target, as_numbers, beside_eta
-from glmmnet.links import IDENTITY
+from glmmnet.families._base import Family, Target, a_row, as_numbers, beside_eta, exact_fit
+from glmmnet.families._domain import read_real
+from glmmnet.links import IDENTITY, LOG
 from glmmnet.typing import Dispersion, Response
 
 #: A residual variance below this share of the response's is rounding error.
@@ -19,66 +19,67 @@ _EXACT = 1e-12
 
 @FAMILIES.register("gaussian")
 class Gaussian(Family):
-    """y ~ N(eta, phi)."""
+    """y ~ N(mu, phi).
+
+    Parameters
+    ----------
+    link : {"identity", "log"}, optional
+        With "log" the mean is positive, not the response; the random effects multiply it.
+    """
 
     name = "gaussian"
-    link = IDENTITY
+    links = (IDENTITY, LOG)
     has_dispersion = True
-    canonical = True
-    quadratic = True
+    dispersion_name = "variance"
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link)
+        self.canonical = self.quadratic = self.residual = self.linear_mean = self.link is IDENTITY
 
     def encode(self, response: Response) -> Target:
-        if response.kind == "categorical":
-            raise self.disagree(
-                response,
-                f"is text or categorical with levels {list(response.levels[:5])}",
-                "use family='bernoulli' (two levels) or 'categorical', or give numbers",
-            )
-        if response.kind == "counts":
-            raise self.disagree(response, "gives successes and trials", "use family='binomial'")
-        y = as_numbers(response)
-        if float(y.max() - y.min()) == 0.0:
-            raise self.disagree(response, f"is constant ({float(y[0]):g} in all rows)", "there is nothing to explain")
+        y = read_real(self, response)
+        if self.link is LOG and float(y.mean()) <= 0.0:
+            raise self.disagree(response, f"has the mean {float(y.mean()):g}", "link='log' needs a mean above 0")
         return Target(y[:, None, None])
 
     def encode_new(self, response: Response, target: Target) -> Tensor:
         return as_numbers(response)[:, None, None]
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return -0.5 * ((y - eta)[:, 0].square() / phi + torch.log(2 * math.pi * torch.as_tensor(phi, dtype=eta.dtype)))
+        square = (y - self.link.inverse(eta))[:, 0].square()
+        return -0.5 * (square / phi + torch.log(2 * math.pi * torch.as_tensor(phi, dtype=eta.dtype)))
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        residual = y - eta
+        mu = self.link.inverse(eta)
+        residual = y - mu
         score = residual / beside_eta(phi)
-        return -0.5 * (residual * score)[:, 0], score
+        return -0.5 * (residual * score)[:, 0], score if self.link is IDENTITY else score * mu
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return (torch.ones_like(eta) / beside_eta(phi))[:, :, None]
+        slope = torch.ones_like(eta) if self.link is IDENTITY else self.link.inverse(eta)
+        return (slope.square() / beside_eta(phi))[:, :, None]
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         total = weights.sum()
         mean = (weights * y[:, 0, 0]).sum() / total
         variance = (weights * (y[:, 0, 0] - mean).square()).sum() / total
-        return mean[None], float(variance)
+        return self.link.link(mean)[None], float(variance)
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return (eta + beside_eta(phi) ** 0.5 * torch.randn_like(eta))[:, 0]
+        return (self.link.inverse(eta) + beside_eta(phi) ** 0.5 * torch.randn_like(eta))[:, 0]
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0]
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return torch.ones_like(mean) * (phi[:, 0] if isinstance(phi, Tensor) else phi)
+        return torch.ones_like(mean) * a_row(phi)
 
     def dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
-        square = (y - eta)[:, 0].square().mean(dim=1)
+        square = (y - self.link.inverse(eta))[:, 0].square().mean(dim=1)
         phi = float((weights * square).sum() / weights.sum())
         if phi <= _EXACT * self.start(y, weights)[1]:
-            raise FitError(
-                "the model reproduces the response exactly: its residual variance is 0, and the likelihood has no "
-                "maximum. Leave out the column that the response was computed from."
-            )
+            raise exact_fit("residual variance")
         return phi
 
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor) -> Tensor:
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return -0.5 * (y[:, 0, 0] - mean).square()

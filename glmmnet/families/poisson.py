@@ -1,0 +1,65 @@
+"""Poisson family: log, identity or square-root link."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Target
+from glmmnet.families._domain import read_counts
+from glmmnet.families._mean import CountFamily
+from glmmnet.links import LOG, POSITIVE_IDENTITY, SQRT
+from glmmnet.typing import Dispersion, Response
+
+
+@FAMILIES.register("poisson")
+class Poisson(CountFamily):
+    """Counts y with mean and variance mu.
+
+    Parameters
+    ----------
+    link : {"log", "identity", "sqrt"}, optional
+        With "identity" a mean below 0 is impossible: eta that leads there is as improbable as numbers allow.
+
+    Examples
+    --------
+    >>> from glmmnet.families import Poisson
+    >>> Poisson(link="sqrt")
+    Poisson(link='sqrt')
+    """
+
+    name = "poisson"
+    links = (LOG, POSITIVE_IDENTITY, SQRT)
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link)
+        self.canonical = self.link is LOG
+
+    def encode(self, response: Response) -> Target:
+        return Target(read_counts(self, response)[:, None, None])
+
+    def kernel(self, log_mu: Tensor, mu: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return y * log_mu - mu
+
+    def constant(self, y: Tensor, phi: Dispersion) -> Tensor:
+        return -torch.lgamma(y + 1)
+
+    def slope(self, mu: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return y - mu
+
+    def bend(self, mu: Tensor, phi: Dispersion) -> Tensor:
+        return mu
+
+    def unbounded(self, y: Tensor) -> Tensor | None:
+        # The square root may be negative: the mean grows on both sides.
+        return None if self.link is SQRT else super().unbounded(y)
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.poisson(self.link.inverse(eta))[:, 0]
+
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return mean
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.xlogy(y[:, 0, 0], mean) - mean
