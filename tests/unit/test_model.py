@@ -156,7 +156,7 @@ def test_numpy_numbers_are_numbers():
         ({"data": {"y": [1]}}, TypeError, "dict"),
         ({"formula": None}, FormulaError, "A formula is a text"),
         ({"family": None}, TypeError, "write a name"),
-        ({"family": "poisson"}, ValueError, "no family 'poisson'"),
+        ({"family": "weibull"}, ValueError, "no family 'weibull'"),
         ({"na_action": "omit"}, DesignError, "'drop' or 'raise'"),
         ({"weights": "nope"}, DesignError, "`nope` is not a column"),
         ({"weights": np.ones(3)}, DesignError, "300 rows"),
