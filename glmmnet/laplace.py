@@ -281,8 +281,10 @@ def damped(joint: JointModel, step: Tensor) -> Tensor:
 
 
 def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
+    if joint.family.quadratic:
+        return step
     longest = longest * joint.eta_unit
-    return step if joint.family.quadratic else step.clamp(-longest, longest)
+    return step.clamp(-longest, longest)
 
 
 @dataclass(frozen=True)

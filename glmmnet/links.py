@@ -66,10 +66,19 @@ class ProbabilityLink(Link):
         eta -> (log mean, log(1 - mean)).
     slopes : callable
         eta -> the derivatives of both, the first positive and the second negative.
+    turn : callable
+        eta -> second derivative of the mean over the first.
     """
 
     logs: Callable[[Tensor], tuple[Tensor, Tensor]]
     slopes: Callable[[Tensor], tuple[Tensor, Tensor]]
+    turn: Callable[[Tensor], Tensor]
+
+    def bends(self, eta: Tensor) -> tuple[Tensor, Tensor]:
+        """Second derivatives of log mean and of log(1 - mean)."""
+        success, failure = self.slopes(eta)
+        turn = self.turn(eta)
+        return success * (turn - success), failure * (turn - failure)
 
 
 def _softmax(eta: Tensor) -> Tensor:
@@ -129,6 +138,10 @@ def _logit_slopes(eta: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(-eta), -torch.sigmoid(eta)
 
 
+def _logit_turn(eta: Tensor) -> Tensor:
+    return 1.0 - 2.0 * torch.sigmoid(eta)
+
+
 def _probit_logs(eta: Tensor) -> tuple[Tensor, Tensor]:
     return torch.special.log_ndtr(eta), torch.special.log_ndtr(-eta)
 
@@ -163,7 +176,9 @@ def _cloglog_slopes(eta: Tensor) -> tuple[Tensor, Tensor]:
 _REAL, _ABOVE_ZERO, _UNIT = (-math.inf, math.inf), (0.0, math.inf), (0.0, 1.0)
 
 IDENTITY = Link("identity", lambda mean: mean, lambda eta: eta, _REAL, "response", unit_free=False)
-LOGIT = ProbabilityLink("logit", torch.logit, torch.sigmoid, _UNIT, "log-odds", logs=_logit_logs, slopes=_logit_slopes)
+LOGIT = ProbabilityLink(
+    "logit", torch.logit, torch.sigmoid, _UNIT, "log-odds", logs=_logit_logs, slopes=_logit_slopes, turn=_logit_turn
+)
 PROBIT = ProbabilityLink(
     "probit",
     torch.special.ndtri,
@@ -172,6 +187,7 @@ PROBIT = ProbabilityLink(
     "normal quantile",
     logs=_probit_logs,
     slopes=_probit_slopes,
+    turn=torch.neg,
 )
 CLOGLOG = ProbabilityLink(
     "cloglog",
@@ -181,6 +197,7 @@ CLOGLOG = ProbabilityLink(
     "log cumulative hazard",
     logs=_cloglog_logs,
     slopes=_cloglog_slopes,
+    turn=lambda eta: 1.0 - _exp(eta),
 )
 LOG = PositiveLink("log", torch.log, _exp, _ABOVE_ZERO, "log mean", log_inverse=_within_exp, log_slope=torch.ones_like)
 POSITIVE_IDENTITY = PositiveLink(

@@ -122,7 +122,7 @@ class GLMMNet:
 
     def _build_predictor(self) -> NeuralPredictor:
         joint = self._joint
-        scale = float(joint.target.y.std()) if joint.family.link.name == "identity" else 1.0
+        scale = float(joint.target.y.std()) if joint.family.quadratic else joint.eta_unit
         return build_predictor(self.design.neural, joint.n_classes, self._nn_options, self._networks, scale)
 
     def fit(

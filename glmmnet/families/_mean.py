@@ -16,16 +16,16 @@ from glmmnet.families._base import Family, Target, as_numbers
 from glmmnet.links import LOG, PositiveLink
 from glmmnet.typing import Dispersion, Response
 
-#: Range of phi, and the range's share in which the likelihood has its maximum at the end or beyond.
-SMALLEST_PHI, LARGEST_PHI = 1e-8, 1e8
+#: Phi is looked for between its start over this factor and its start times it.
+_RANGE = 1e7
 #: Newton steps for phi at most, longest step of log phi, and the step that is none any more.
 _PASSES, _LONGEST, _STILL = 12, 2.5, 1e-9
 #: Rows x draws that phi is computed from; more draws tell hardly more of it.
 _ROW_DRAWS = 200_000
 #: Rounds between eta and phi for starting values, Newton steps for eta a round, and the longest of them.
 _ROUNDS, _STEPS, _LONGEST_ETA = 4, 10, 2.0
-#: Newton steps to the mean of each row's saturated model.
-_SATURATING = 60
+#: Newton steps to the mean of each row's saturated model, and where they start at the end of the range of means.
+_SATURATING, _EDGE = 60, 1e-3
 
 
 def thinned(eta: Tensor) -> Tensor:
@@ -33,6 +33,12 @@ def thinned(eta: Tensor) -> Tensor:
     draws = eta.shape[2]
     few = max(1, min(draws, _ROW_DRAWS // max(len(eta), 1)))
     return eta if few == draws else eta[:, :, torch.linspace(0, draws - 1, few).round().to(torch.int64)]
+
+
+def above_zero(y: Tensor) -> Tensor:
+    """For :meth:`Family.unbounded`: only rows not above 0 grow ever more probable as their mean falls to 0."""
+    some = (y[:, :1] > 0).to(y.dtype)
+    return torch.cat([some, -torch.ones_like(some)], dim=1)
 
 
 def newton_phi(derivatives: Callable[[float], tuple[float, float]], start: float) -> float:
@@ -44,8 +50,8 @@ def newton_phi(derivatives: Callable[[float], tuple[float, float]], start: float
         phi -> first derivative with respect to log phi, minus the second.
     start : float
     """
-    low, high = math.log(SMALLEST_PHI), math.log(LARGEST_PHI)
-    at = min(max(math.log(start), low), high)
+    at = math.log(start)
+    low, high = at - math.log(_RANGE), at + math.log(_RANGE)
     for _ in range(_PASSES):
         score, information = derivatives(math.exp(at))
         low, high = (at, high) if score > 0 else (low, at)
@@ -84,8 +90,7 @@ class SingleFamily(Family):
         return newton_phi(derivatives, self.rough_dispersion(eta, y, weights))
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
-        mean = (weights * self.observed(y)).sum() / weights.sum()
-        eta, phi = self.link.link(mean), 1.0
+        eta, phi = self.link.link((weights * self.observed(y)).sum() / weights.sum()), 1.0
         for _ in range(_ROUNDS if self.has_dispersion else 1):
             everywhere = eta.expand(len(y), 1, 1)
             phi = self.dispersion(everywhere, y, weights)
@@ -94,34 +99,27 @@ class SingleFamily(Family):
 
     def _intercept(self, eta: Tensor, y: Tensor, weights: Tensor, phi: float) -> Tensor:
         """One eta for all rows, by Newton's method from `eta`."""
+        longest = _LONGEST_ETA * self.eta_unit(y, weights)
         for _ in range(_STEPS):
             everywhere = eta.expand(len(y), 1, 1)
             _, score = self.log_prob_and_score(everywhere, y, phi)
             information = self.weight(everywhere, y, phi)
             step = (weights @ score[:, 0, 0]) / (weights @ information[:, 0, 0, 0])
-            longest = _LONGEST_ETA * self._eta_size(eta)
             eta = eta + step.clamp(-longest, longest)
             if abs(float(step)) < 1e-12 * longest:
                 break
         return eta
 
-    def _eta_size(self, eta: Tensor) -> float:
-        return 1.0 if self.link.unit_free else abs(float(eta))
-
-    def saturated_by_search(self, y: Tensor, phi: Dispersion) -> Tensor:
-        """Linear predictor under which each row is most probable, (n, 1, 1), for links without a unit."""
-        inside = self.observed(y).clamp(*self._inside(y))[:, None, None]
-        eta = self.link.link(inside)
+    def most_probable(self, y: Tensor, phi: Dispersion) -> Tensor:
+        """The mean under which each row is most probable, (n,), where that is not the response itself."""
+        low, high = self.link.domain
+        inside = self.observed(y).clamp(low + _EDGE, high - _EDGE)
+        eta = self.link.link(inside)[:, None, None]
         for _ in range(_SATURATING):
             _, score = self.log_prob_and_score(eta, y, phi)
             step = score / self.weight(eta, y, phi)[:, 0].clamp_min(1e-300)
             eta = eta + step.clamp(-_LONGEST_ETA, _LONGEST_ETA)
-        return eta
-
-    def _inside(self, y: Tensor) -> tuple[float, float]:
-        """Means between which the search for saturated ones starts."""
-        low, high = self.link.domain
-        return (low + 1e-3, high - 1e-3 if math.isfinite(high) else 1e300)
+        return self.link.inverse(eta)[:, 0, 0]
 
 
 class PositiveFamily(SingleFamily):
@@ -168,8 +166,7 @@ class PositiveFamily(SingleFamily):
 
 
 class CountFamily(PositiveFamily):
-    """Counts: a row of 0 grows ever more probable as its mean falls."""
+    """Counts or amounts that may be 0."""
 
     def unbounded(self, y: Tensor) -> Tensor | None:
-        some = (y[:, :1] > 0).to(y.dtype)
-        return torch.cat([some, -torch.ones_like(some)], dim=1)
+        return above_zero(y)

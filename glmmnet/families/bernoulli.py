@@ -86,6 +86,12 @@ class Bernoulli(Family):
         success, failure = self.link.slopes(eta)
         return (-success * failure)[:, :, None]
 
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        if self.link is LOGIT:
+            return self.weight(eta, y, phi)
+        success, failure = self.link.bends(eta)
+        return -torch.where(y > 0, success, failure)[:, :, None]
+
     def unbounded(self, y: Tensor) -> Tensor:
         return 2 * y - 1
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target, as_numbers
+from glmmnet.families._base import Target, as_numbers
+from glmmnet.families._mean import SingleFamily
 from glmmnet.families.bernoulli import Bernoulli
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
@@ -20,7 +21,7 @@ class _SingleTrials(Bernoulli):
 
 
 @FAMILIES.register("binomial")
-class Binomial(Family):
+class Binomial(SingleFamily):
     """k successes out of n trials, each with probability link^-1(eta); a two-valued response counts as n = 1.
 
     A row of 0 trials carries no information: as in R it counts as observed 0, and its Pearson and deviance residuals
@@ -32,7 +33,7 @@ class Binomial(Family):
     """
 
     name = "binomial"
-    links = (LOGIT, PROBIT, CLOGLOG)
+    links: tuple[ProbabilityLink, ...] = (LOGIT, PROBIT, CLOGLOG)
     link: ProbabilityLink
 
     def __init__(self, link: str | None = None) -> None:
@@ -74,6 +75,12 @@ class Binomial(Family):
             return (y[:, 1:] * p * (1 - p))[:, :, None]
         success, failure = self.link.slopes(eta)
         return (-y[:, 1:] * success * failure)[:, :, None]
+
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        if self.link is LOGIT:
+            return self.weight(eta, y, phi)
+        success, failure = self.link.bends(eta)
+        return -(y[:, :1] * success + (y[:, 1:] - y[:, :1]) * failure)[:, :, None]
 
     def unbounded(self, y: Tensor) -> Tensor:
         successes, failures = y[:, :1] > 0, y[:, 1:] > y[:, :1]

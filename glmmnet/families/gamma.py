@@ -56,6 +56,14 @@ class Gamma(PositiveFamily):
     def bend(self, mu: Tensor, phi: Dispersion) -> Tensor:
         return torch.ones_like(mu) / phi
 
+    def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
+        ratio = y[:, 0] / self.link.inverse(eta[:, 0])
+        shape = 1.0 / torch.as_tensor(phi, dtype=ratio.dtype)
+        first = torch.log(shape) - torch.digamma(shape) + 1.0 + torch.log(ratio) - ratio
+        score = -shape * first
+        information = score - shape.square() * (1.0 / shape - torch.polygamma(1, shape))
+        return score, information, (shape * (ratio - 1.0) * self.link.log_slope(eta[:, 0]))[:, None]
+
     def dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
         eta = thinned(eta)[:, 0]
         ratio = y[:, 0] / self.link.inverse(eta)

@@ -10,7 +10,8 @@ from torch import Tensor
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target, a_row, as_numbers, beside_eta, exact_fit
 from glmmnet.families._domain import read_real
-from glmmnet.links import IDENTITY, LOG
+from glmmnet.families._mean import above_zero
+from glmmnet.links import IDENTITY, LOG, Link
 from glmmnet.typing import Dispersion, Response
 
 #: A residual variance below this share of the response's is rounding error.
@@ -28,7 +29,7 @@ class Gaussian(Family):
     """
 
     name = "gaussian"
-    links = (IDENTITY, LOG)
+    links: tuple[Link, ...] = (IDENTITY, LOG)
     has_dispersion = True
     dispersion_name = "variance"
 
@@ -64,6 +65,9 @@ class Gaussian(Family):
         mean = (weights * y[:, 0, 0]).sum() / total
         variance = (weights * (y[:, 0, 0] - mean).square()).sum() / total
         return self.link.link(mean)[None], float(variance)
+
+    def unbounded(self, y: Tensor) -> Tensor | None:
+        return None if self.link is IDENTITY else above_zero(y)
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return (self.link.inverse(eta) + beside_eta(phi) ** 0.5 * torch.randn_like(eta))[:, 0]

@@ -61,6 +61,12 @@ class NegativeBinomial1(CountFamily):
             total += mass * x * -torch.expm1(-size * torch.log1p(phi * part)) / part
         return total
 
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        mu, y = self.link.inverse(eta[:, 0]), y[:, 0]
+        size = mu / phi
+        second = torch.polygamma(1, size) - torch.polygamma(1, y + size)
+        return (size.square() * second - self.slope(mu, y, phi))[:, None, None]
+
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         mu, y = self.link.inverse(eta[:, 0]), y[:, 0]
         phi = torch.as_tensor(phi, dtype=mu.dtype)
@@ -87,7 +93,7 @@ class NegativeBinomial1(CountFamily):
         return mean * (1.0 + a_row(phi))
 
     def saturated(self, y: Tensor, phi: Dispersion) -> Tensor:
-        return self.link.inverse(self.saturated_by_search(y, phi))[:, 0, 0]
+        return self.most_probable(y, phi)
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return self.kernel(mean, mean, y[:, 0, 0], a_row(phi))

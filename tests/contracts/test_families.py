@@ -62,6 +62,12 @@ READS = {
     "negativebinomial": {"zero-one", "whole"},
     "negativebinomial1": {"zero-one", "whole"},
     "gamma": {"positive", "fraction"},
+    "inversegaussian": {"positive", "fraction"},
+    "lognormal": {"positive", "fraction"},
+    "tweedie": {"positive", "fraction", "zero-one", "whole"},
+    "beta": {"fraction"},
+    "betabinomial": {"counts"},
+    "studentt": {"real", "zero-one", "whole", "boolean", "positive", "fraction"},
 }
 
 
@@ -128,6 +134,38 @@ def _gamma(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.nda
     return scipy.stats.gamma.logpdf(y[:, 0], 1 / phi, scale=phi * MEANS[family.link.name](eta[:, 0]))
 
 
+def _inversegaussian(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    return scipy.stats.invgauss.logpdf(y[:, 0], phi * np.exp(eta[:, 0]), scale=1 / phi)
+
+
+def _lognormal(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    return scipy.stats.lognorm.logpdf(np.exp(y[:, 0]), math.sqrt(phi), scale=np.exp(eta[:, 0]))
+
+
+def _studentt(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    return scipy.stats.t.logpdf(y[:, 0], family.df, eta[:, 0], math.sqrt(phi))
+
+
+def _beta(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    tail = TAILS[family.link.name]
+    return scipy.stats.beta.logpdf(y[:, 0], phi * tail.cdf(eta[:, 0]), phi * tail.sf(eta[:, 0]))
+
+
+def _betabinomial(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    tail = TAILS[family.link.name]
+    k, n = np.swapaxes(y, 0, 1)
+    return scipy.stats.betabinom.logpmf(k, n, phi * tail.cdf(eta[:, 0]), phi * tail.sf(eta[:, 0]))
+
+
+def _tweedie(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    """A Poisson number of gamma amounts, summed over the number."""
+    p, mu, y = family.power, np.exp(eta[:, 0])[..., None], y[:, 0][..., None]
+    number, shape, scale = np.arange(1, 400), (2 - p) / (p - 1), phi * (p - 1) * mu ** (p - 1)
+    rate = mu ** (2 - p) / (phi * (2 - p))
+    parts = scipy.stats.poisson.logpmf(number, rate) + scipy.stats.gamma.logpdf(y, number * shape, scale=scale)
+    return np.where(y[..., 0] > 0, scipy.special.logsumexp(parts, axis=-1), -rate[..., 0])
+
+
 DENSITIES: dict[str, Callable[[Family, np.ndarray, np.ndarray, float], np.ndarray]] = {
     "gaussian": _gaussian,
     "bernoulli": _bernoulli,
@@ -137,6 +175,12 @@ DENSITIES: dict[str, Callable[[Family, np.ndarray, np.ndarray, float], np.ndarra
     "negativebinomial": _negativebinomial,
     "negativebinomial1": _negativebinomial1,
     "gamma": _gamma,
+    "inversegaussian": _inversegaussian,
+    "lognormal": _lognormal,
+    "tweedie": _tweedie,
+    "beta": _beta,
+    "betabinomial": _betabinomial,
+    "studentt": _studentt,
 }
 
 # A baseline class changes everything that a family answers: it goes through every test too, as does every link.

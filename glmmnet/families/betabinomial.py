@@ -1,0 +1,133 @@
+"""Beta-binomial family for counts p(k, n), logit link."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Target, a_row
+from glmmnet.families._mean import SingleFamily
+from glmmnet.families.beta import draw_beta, shapes
+from glmmnet.families.binomial import Binomial
+from glmmnet.links import LOGIT
+from glmmnet.typing import Dispersion, Response
+
+
+@FAMILIES.register("betabinomial")
+class BetaBinomial(Binomial):
+    """k successes out of n trials whose probability varies from row to row as Beta(mu phi, (1 - mu) phi) does.
+
+    The variance of k is n mu (1 - mu) (n + phi) / (1 + phi). phi is a precision: the dispersion of betabinomial in
+    glmmTMB, ``phi`` in brms, ``kappa`` in bambi; 1 / (1 + phi) is the correlation of two trials of one row.
+    Deviances are those at the estimated phi; the saturated model takes the mean under which each count is most
+    probable.
+
+    Parameters
+    ----------
+    link : {"logit"}, optional
+    """
+
+    name = "betabinomial"
+    links = (LOGIT,)
+    has_dispersion = True
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link)
+        self.canonical = False
+
+    def encode(self, response: Response) -> Target:
+        if response.kind != "counts":
+            raise self.disagree(
+                response, "gives no trials", "write p(k, n); use family='bernoulli' for a single trial a row"
+            )
+        y = self.encode_new(response, Target(torch.empty(0)))
+        k, n = y[:, 0, 0], y[:, 1, 0]
+        if not bool((n > 1).any()):
+            raise self.disagree(response, "has at most 1 trial in all rows", "use family='binomial'")
+        if float(k.sum()) in (0.0, float(n.sum())):
+            raise self.disagree(response, f"has {float(k.sum()):g} successes in all", "there is nothing to explain")
+        return Target(y)
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        k, n = y[:, 0], y[:, 1]
+        choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+        _, a, b = shapes(self.link, eta[:, 0], phi)
+        return choose + self._density(a, b, k, n, torch.as_tensor(phi, dtype=eta.dtype))
+
+    @staticmethod
+    def _density(a: Tensor, b: Tensor, k: Tensor, n: Tensor, phi: Tensor) -> Tensor:
+        of_successes, of_failures = torch.lgamma(k + a) - torch.lgamma(a), torch.lgamma(n - k + b) - torch.lgamma(b)
+        return of_successes + of_failures - (torch.lgamma(n + phi) - torch.lgamma(phi))
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        k, n = y[:, 0], y[:, 1]
+        _, a, b = shapes(self.link, eta[:, 0], phi)
+        value = self._density(a, b, k, n, torch.as_tensor(phi, dtype=eta.dtype))
+        gap = torch.digamma(k + a) - torch.digamma(a) - torch.digamma(n - k + b) + torch.digamma(b)
+        return value, (gap * self._slope(eta[:, 0], a))[:, None]
+
+    def _slope(self, eta: Tensor, a: Tensor) -> Tensor:
+        """Derivative of phi mu."""
+        return a * self.link.slopes(eta)[0]
+
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Expected information: exact for one trial and for endless many, between them interpolated (to 5 %)."""
+        n = y[:, 1]
+        _, a, b = shapes(self.link, eta[:, 0], phi)
+        success, failure = self.link.slopes(eta[:, 0])
+        one = -success * failure
+        endless = (torch.polygamma(1, a) + torch.polygamma(1, b)) * (a * success).square()
+        return (n * one * endless / ((n - 1).clamp_min(0.0) * one + endless).clamp_min(1e-300))[:, None, None]
+
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        _, a, b = shapes(self.link, eta[:, 0], phi)
+        _, score = self.log_prob_and_score(eta, y, phi)
+        of_a, of_b = self._trigammas(a, b, y)
+        bend = (of_a + of_b) * self._slope(eta[:, 0], a).square()
+        return -(bend[:, None] + score * self.link.turn(eta))[:, :, None]
+
+    @staticmethod
+    def _trigammas(a: Tensor, b: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Second derivatives of the density with respect to both shapes, their sum held fixed."""
+        k, n = y[:, 0], y[:, 1]
+        of_a = torch.polygamma(1, k + a) - torch.polygamma(1, a)
+        return of_a, torch.polygamma(1, n - k + b) - torch.polygamma(1, b)
+
+    def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
+        k, n = y[:, 0], y[:, 1]
+        _, a, b = shapes(self.link, eta[:, 0], phi)
+        phi = torch.as_tensor(phi, dtype=eta.dtype)
+        of_a, of_b = self._trigammas(a, b, y)
+        gap_a, gap_b = torch.digamma(k + a) - torch.digamma(a), torch.digamma(n - k + b) - torch.digamma(b)
+        score = a * gap_a + b * gap_b - phi * (torch.digamma(n + phi) - torch.digamma(phi))
+        of_phi = torch.polygamma(1, n + phi) - torch.polygamma(1, phi)
+        information = phi.square() * of_phi - a.square() * of_a - b.square() * of_b - score
+        cross = -(gap_a - gap_b + a * of_a - b * of_b) * self._slope(eta[:, 0], a)
+        return score, information, cross[:, None]
+
+    def rough_dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
+        k, n, mu = y[:, 0], y[:, 1], self.link.inverse(eta[:, 0])
+        # Mean of the squared residual over the binomial variance is 1 + (n - 1) / (1 + phi).
+        binomial = (n * mu * (1 - mu)).mean(dim=1)
+        excess = float(weights @ ((k - n * mu).square().mean(dim=1) - binomial))
+        whole = float(weights @ ((n[:, 0] - 1) * binomial))
+        return min(max(whole / max(excess, 1e-300) - 1.0, 0.1), 1e3)
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        return SingleFamily.start(self, y, weights)
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        p = draw_beta(self.link, eta[:, 0], phi)
+        return torch.binomial(y[:, 1].expand_as(p).contiguous(), p)
+
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        n, phi = y[:, 1, 0], a_row(phi)
+        return mean * (1 - mean) * (n + phi) / (n * (1.0 + phi))
+
+    def saturated(self, y: Tensor, phi: Dispersion) -> Tensor:
+        return self.most_probable(y, phi)
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        phi = torch.as_tensor(a_row(phi), dtype=y.dtype)
+        return self._density(phi * mean, phi * (1 - mean), y[:, 0, 0], y[:, 1, 0], phi)
