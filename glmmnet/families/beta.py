@@ -22,6 +22,13 @@ def shapes(link: ProbabilityLink, eta: Tensor, phi: Dispersion) -> tuple[Tensor,
     return success, phi * success, phi * failure
 
 
+def shapes_of_mean(mean: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Both shapes, where the mean (n,) itself is given; a mean of 0 or 1 is taken as the number next to it."""
+    limits = torch.finfo(mean.dtype)
+    mean = mean.clamp(limits.tiny**0.5, 1.0 - limits.eps)
+    return phi * mean, phi * (1 - mean)
+
+
 @FAMILIES.register("beta")
 class Beta(SingleFamily):
     """Fractions y between 0 and 1 with mean mu and variance mu (1 - mu) / (1 + phi).
@@ -106,8 +113,8 @@ class Beta(SingleFamily):
         return self.most_probable(y, phi)
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        phi = a_row(phi)
-        return self._density(phi * mean, phi * (1 - mean), y[:, 0, 0], torch.as_tensor(phi, dtype=y.dtype))
+        phi = torch.as_tensor(a_row(phi), dtype=y.dtype)
+        return self._density(*shapes_of_mean(mean, phi), y[:, 0, 0], phi)
 
 
 def draw_beta(link: ProbabilityLink, eta: Tensor, phi: Dispersion) -> Tensor:

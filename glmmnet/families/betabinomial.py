@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Target, a_row
 from glmmnet.families._mean import SingleFamily
-from glmmnet.families.beta import draw_beta, shapes
+from glmmnet.families.beta import draw_beta, shapes, shapes_of_mean
 from glmmnet.families.binomial import Binomial
 from glmmnet.links import LOGIT
 from glmmnet.typing import Dispersion, Response
+
+#: Successes up to which the expected information is a sum over their number; beyond, points of an integral.
+_COUNTED, _POINTS = 30, 12
+_AT, _MASS = (values.tolist() for values in np.polynomial.legendre.leggauss(_POINTS))
+
+
+def _expected_trigamma(a: Tensor, b: Tensor, n: Tensor) -> Tensor:
+    """E of trigamma(a) - trigamma(a + k) over the number k of successes in n trials: sum of P(k > i) / (a + i)^2.
+
+    Exact up to 30 trials; beyond, k is taken as normal in the terms from the 30th on, which are small.
+    """
+    probability = torch.exp(torch.lgamma(n + b) - torch.lgamma(b) - torch.lgamma(n + a + b) + torch.lgamma(a + b))
+    more = 1.0 - probability
+    total = more / a.square()
+    most = int(n.max()) if n.numel() else 0
+    for i in range(1, min(most, _COUNTED)):
+        odds = (n - i + 1).clamp_min(0.0) * (a + i - 1) / (i * (b + n - i).clamp_min(1e-300))
+        probability = probability * odds
+        more = (more - probability).clamp_min(0.0)
+        total = total + more / (a + i).square()
+    return total if most <= _COUNTED else total + _expected_rest(a, b, n, more)
+
+
+def _expected_rest(a: Tensor, b: Tensor, n: Tensor, most: Tensor) -> Tensor:
+    """The terms from the 30th on, as an integral over log i; `most` is the probability of the last before."""
+    mean, phi = n * a / (a + b), a + b
+    sd = (mean * b / phi * (n + phi) / (1.0 + phi)).sqrt().clamp_min(1e-300)
+    first = math.log(_COUNTED - 0.5)
+    half = 0.5 * (torch.log((n - 0.5).clamp_min(_COUNTED - 0.5)) - first)
+    total = torch.zeros_like(a)
+    for at, mass in zip(_AT, _MASS, strict=True):
+        i = torch.exp(first + half * (at + 1.0))
+        total += mass * torch.minimum(torch.special.ndtr((mean - i) / sd), most) * i / (a + i).square()
+    return half * total
 
 
 @FAMILIES.register("betabinomial")
@@ -72,13 +109,10 @@ class BetaBinomial(Binomial):
         return a * self.link.slopes(eta)[0]
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Expected information: exact for one trial and for endless many, between them interpolated (to 5 %)."""
-        n = y[:, 1]
+        n = y[:, 1].expand_as(eta[:, 0])
         _, a, b = shapes(self.link, eta[:, 0], phi)
-        success, failure = self.link.slopes(eta[:, 0])
-        one = -success * failure
-        endless = (torch.polygamma(1, a) + torch.polygamma(1, b)) * (a * success).square()
-        return (n * one * endless / ((n - 1).clamp_min(0.0) * one + endless).clamp_min(1e-300))[:, None, None]
+        spread = _expected_trigamma(a, b, n) + _expected_trigamma(b, a, n)
+        return (spread * self._slope(eta[:, 0], a).square())[:, None, None]
 
     def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         _, a, b = shapes(self.link, eta[:, 0], phi)
@@ -130,4 +164,4 @@ class BetaBinomial(Binomial):
 
     def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         phi = torch.as_tensor(a_row(phi), dtype=y.dtype)
-        return self._density(phi * mean, phi * (1 - mean), y[:, 0, 0], y[:, 1, 0], phi)
+        return self._density(*shapes_of_mean(mean, phi), y[:, 0, 0], y[:, 1, 0], phi)

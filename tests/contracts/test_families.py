@@ -183,6 +183,10 @@ DENSITIES: dict[str, Callable[[Family, np.ndarray, np.ndarray, float], np.ndarra
     "studentt": _studentt,
 }
 
+# Shapes of a beta distribution are held above e^-280, which these etas reach.
+SHAPES_REACH = {"beta": {"probit": (-20.0, 20.0), "cloglog": (-36.0, 5.0)}}
+# A response within 1e-16 of 1 is 1: scores are those of the distribution only where it hardly reaches there.
+SPREADS = {"beta": 0.3}
 # A baseline class changes everything that a family answers: it goes through every test too, as does every link.
 VARIANTS: dict[str, Callable[[str], list[Family]]] = {
     "categorical": lambda kind: [families.Categorical(reference={"two texts": "yes", "three texts": "b"}.get(kind, 1))]
@@ -254,6 +258,8 @@ def test_shapes_and_types(family: Family, response: Response) -> None:
 def test_log_prob_is_scipys(family: Family, response: Response) -> None:
     target = family.encode(response)
     eta = torch.cat([some_eta(family, target), 8 * some_eta(family, target)], dim=2)
+    if family.name in SHAPES_REACH:
+        eta = eta.clamp(*SHAPES_REACH[family.name].get(family.link.name, (-math.inf, math.inf)))
     ours = family.log_prob(eta, target.y, phi_of(family)).numpy()
     theirs = DENSITIES[family.name](family, eta.numpy(), target.y.numpy(), phi_of(family))
     np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -352,7 +358,7 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
     if not family.has_dispersion:
         pytest.skip("no dispersion")
     target, eta = family.encode(response), some_eta(family, family.encode(response), spread=1.0)
-    phi = torch.linspace(0.5, 2.5, N, dtype=torch.float64)[:, None]
+    phi = torch.linspace(0.2, 0.8, N, dtype=torch.float64)[:, None]
 
     def answers(eta: Tensor, y: Tensor, phi: Dispersion) -> list[Tensor]:
         return [
@@ -371,8 +377,9 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
             torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-12, atol=1e-12)
     torch.manual_seed(SEED)
     spread = family.simulate(eta[:1, :, :1].expand(N, -1, 20_000), target.y[:1].expand(N, -1, -1), phi).std(dim=1)
-    expected = [family.variance(family.mean(eta, PHI)[:1, 0, 0], target.y[:1], float(p)) for p in phi]
-    torch.testing.assert_close(spread, torch.cat(expected).sqrt(), rtol=0.1, atol=1e-3)
+    expected = [family.variance(family.mean(eta, float(p))[:1, 0, 0], target.y[:1], float(p)) for p in phi]
+    trials = target.y[0, 1, 0] if target.y.shape[1] == 2 else 1.0
+    torch.testing.assert_close(spread, trials * torch.cat(expected).sqrt(), rtol=0.1, atol=1e-3)
 
 
 @every_case
@@ -386,7 +393,7 @@ def test_diagonal_of_the_weight(family: Family, response: Response) -> None:
 @every_case
 def test_simulated_scores_have_mean_zero_and_variance_weight(family: Family, response: Response) -> None:
     target, phi, reps = family.encode(response), phi_of(family), 2000
-    eta = some_eta(family, target, draws=1, spread=1.0)
+    eta = some_eta(family, target, draws=1, spread=SPREADS.get(family.name, 1.0))
     scores = []
     for _ in range(reps):
         y = encode_draws(family, family.simulate(eta, target.y, phi)[:, 0], target)
@@ -423,7 +430,7 @@ def test_unbounded_rows_are_where_the_likelihood_never_falls(family: Family, res
     rows = family.unbounded(target.y)
     generator = torch.Generator().manual_seed(20261122)
     direction = torch.randn(len(target.y), len(target.predictors), 50, generator=generator, dtype=torch.float64)
-    path = [family.log_prob(t * direction, target.y, phi_of(family)) for t in (0.0, 1.0, 10.0, 1e3, 1e6)]
+    path = [family.log_prob(t * direction, target.y, phi_of(family)) for t in (0.0, *np.geomspace(1e-2, 1e6, 60))]
     falls = torch.stack([after < before - 1e-9 for before, after in itertools.pairwise(path)]).any(dim=0)
     if rows is None:
         assert falls.any(dim=0).all()
