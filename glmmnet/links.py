@@ -27,6 +27,8 @@ class Link:
         What eta is measured in, for axis labels.
     unit_free : bool
         A step of eta means the same whatever the response is measured in, as with logs and odds.
+    least_eta : float
+        Where the values end that eta may have.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Link:
     domain: tuple[float, float]
     scale: str
     unit_free: bool = True
+    least_eta: float = -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +212,7 @@ POSITIVE_IDENTITY = PositiveLink(
     unit_free=False,
     log_inverse=lambda eta: torch.log(_positive(eta)),
     log_slope=_positive_log_slope,
+    least_eta=0.0,
 )
 INVERSE = PositiveLink(
     "inverse",
@@ -219,6 +223,7 @@ INVERSE = PositiveLink(
     unit_free=False,
     log_inverse=lambda eta: -torch.log(_positive(eta)),
     log_slope=lambda eta: -_positive_log_slope(eta),
+    least_eta=0.0,
 )
 SQRT = PositiveLink(
     "sqrt",

@@ -188,8 +188,12 @@ def marginal_mean(fitted: Fitted, fixed: Tensor, variance: Tensor) -> Tensor:
     spread = variance.expand(fixed.shape[0], fixed.shape[1]).sqrt()[:, :, None]
     if fixed.shape[1] == 1:
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        means = family.mean(fixed + spread * torch.as_tensor(nodes), phi)
-        return means @ torch.as_tensor(weights / weights.sum())
+        eta, share = fixed + spread * torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum())
+        if family.link.least_eta == -np.inf:
+            return family.mean(eta, phi) @ share
+        # Over the values that eta may have: 1 / eta has no mean over all.
+        inside = share * (eta > family.link.least_eta)
+        return (family.mean(eta, phi) * inside).sum(dim=2) / inside.sum(dim=2)
     generator = torch.Generator().manual_seed(fitted.seed)
     half = torch.randn(1, fixed.shape[1], _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
     noise = torch.cat([half, -half], dim=2)

@@ -16,10 +16,10 @@ from glmmnet.typing import Dispersion, Response
 _LEAST_LOG = -280.0
 
 
-def shapes(link: ProbabilityLink, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean mu, and the shapes phi mu and phi (1 - mu) of the beta distribution, each with all its digits."""
+def shapes(link: ProbabilityLink, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+    """The shapes phi mu and phi (1 - mu) of the beta distribution, each with all its digits."""
     success, failure = (torch.exp(log.clamp_min(_LEAST_LOG)) for log in link.logs(eta))
-    return success, phi * success, phi * failure
+    return phi * success, phi * failure
 
 
 def shapes_of_mean(mean: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class Beta(SingleFamily):
         return Target(read_fractions(self, response)[:, None, None])
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         return self._density(a, b, y[:, 0], torch.as_tensor(phi, dtype=eta.dtype))
 
     @staticmethod
@@ -64,9 +64,10 @@ class Beta(SingleFamily):
         return normalizer + (a - 1.0) * torch.log(y) + (b - 1.0) * torch.log1p(-y)
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        _, a, b = shapes(self.link, eta[:, 0], phi)
-        score = self._gap(a, b, y[:, 0]) * self._slope(eta[:, 0], a)
-        return self.log_prob(eta, y, phi), score[:, None]
+        eta, y = eta[:, 0], y[:, 0]
+        a, b = shapes(self.link, eta, phi)
+        value = self._density(a, b, y, torch.as_tensor(phi, dtype=eta.dtype))
+        return value, (self._gap(a, b, y) * self._slope(eta, a))[:, None]
 
     @staticmethod
     def _gap(a: Tensor, b: Tensor, y: Tensor) -> Tensor:
@@ -78,17 +79,18 @@ class Beta(SingleFamily):
         return a * self.link.slopes(eta)[0]
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         spread = torch.polygamma(1, a) + torch.polygamma(1, b)
         return (spread * self._slope(eta[:, 0], a).square())[:, None, None]
 
     def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        _, score = self.log_prob_and_score(eta, y, phi)
-        return self.weight(eta, y, phi) - (score * self.link.turn(eta))[:, :, None]
+        a, b = shapes(self.link, eta[:, 0], phi)
+        score = self._gap(a, b, y[:, 0]) * self._slope(eta[:, 0], a)
+        return self.weight(eta, y, phi) - (score * self.link.turn(eta[:, 0]))[:, None, None]
 
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         y = y[:, 0]
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         phi = torch.as_tensor(phi, dtype=eta.dtype)
         of_a, of_b = torch.polygamma(1, a), torch.polygamma(1, b)
         score = (
@@ -119,6 +121,6 @@ class Beta(SingleFamily):
 
 def draw_beta(link: ProbabilityLink, eta: Tensor, phi: Dispersion) -> Tensor:
     """A draw from the beta distribution at each eta, strictly between 0 and 1."""
-    _, a, b = shapes(link, eta, phi)
+    a, b = shapes(link, eta, phi)
     limits = torch.finfo(eta.dtype)
     return torch._sample_dirichlet(torch.stack([a, b], dim=-1))[..., 0].clamp(limits.tiny, 1.0 - limits.eps)

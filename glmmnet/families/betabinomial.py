@@ -26,10 +26,14 @@ def _expected_trigamma(a: Tensor, b: Tensor, n: Tensor) -> Tensor:
 
     Exact up to 30 trials; beyond, k is taken as normal in the terms from the 30th on, which are small.
     """
-    probability = torch.exp(torch.lgamma(n + b) - torch.lgamma(b) - torch.lgamma(n + a + b) + torch.lgamma(a + b))
-    more = 1.0 - probability
-    total = more / a.square()
     most = int(n.max()) if n.numel() else 0
+    few = n.clamp_max(_COUNTED)
+    log_none = torch.lgamma(n + b) - torch.lgamma(few + b) - torch.lgamma(n + a + b) + torch.lgamma(few + a + b)
+    for i in range(min(most, _COUNTED)):
+        # Not by gamma functions: a share of successes near 0 would drown in their rounding.
+        log_none = torch.where(i < few, log_none - torch.log1p(a / (b + i)), log_none)
+    probability, more = torch.exp(log_none), -torch.expm1(log_none)
+    total = more / a.square()
     for i in range(1, min(most, _COUNTED)):
         odds = (n - i + 1).clamp_min(0.0) * (a + i - 1) / (i * (b + n - i).clamp_min(1e-300))
         probability = probability * odds
@@ -89,7 +93,7 @@ class BetaBinomial(Binomial):
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         k, n = y[:, 0], y[:, 1]
         choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         return choose + self._density(a, b, k, n, torch.as_tensor(phi, dtype=eta.dtype))
 
     @staticmethod
@@ -99,7 +103,7 @@ class BetaBinomial(Binomial):
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         k, n = y[:, 0], y[:, 1]
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         value = self._density(a, b, k, n, torch.as_tensor(phi, dtype=eta.dtype))
         gap = torch.digamma(k + a) - torch.digamma(a) - torch.digamma(n - k + b) + torch.digamma(b)
         return value, (gap * self._slope(eta[:, 0], a))[:, None]
@@ -110,12 +114,12 @@ class BetaBinomial(Binomial):
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         n = y[:, 1].expand_as(eta[:, 0])
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         spread = _expected_trigamma(a, b, n) + _expected_trigamma(b, a, n)
         return (spread * self._slope(eta[:, 0], a).square())[:, None, None]
 
     def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         _, score = self.log_prob_and_score(eta, y, phi)
         of_a, of_b = self._trigammas(a, b, y)
         bend = (of_a + of_b) * self._slope(eta[:, 0], a).square()
@@ -130,7 +134,7 @@ class BetaBinomial(Binomial):
 
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         k, n = y[:, 0], y[:, 1]
-        _, a, b = shapes(self.link, eta[:, 0], phi)
+        a, b = shapes(self.link, eta[:, 0], phi)
         phi = torch.as_tensor(phi, dtype=eta.dtype)
         of_a, of_b = self._trigammas(a, b, y)
         gap_a, gap_b = torch.digamma(k + a) - torch.digamma(a), torch.digamma(n - k + b) - torch.digamma(b)

@@ -29,7 +29,8 @@ class Gamma(PositiveFamily):
     Parameters
     ----------
     link : {"log", "inverse", "identity"}, optional
-        With "inverse" and "identity" eta below 0 is impossible: it is as improbable as numbers allow.
+        With "inverse" and "identity" eta below 0 is impossible: it is as improbable as numbers allow, and predictions
+        that average over random effects leave it out.
     """
 
     name = "gamma"

@@ -20,7 +20,8 @@ class Poisson(CountFamily):
     Parameters
     ----------
     link : {"log", "identity", "sqrt"}, optional
-        With "identity" a mean below 0 is impossible: eta that leads there is as improbable as numbers allow.
+        With "identity" eta below 0 is impossible: it is as improbable as numbers allow, and predictions that average
+        over random effects leave it out.
 
     Examples
     --------

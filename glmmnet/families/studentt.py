@@ -51,7 +51,7 @@ class StudentT(SingleFamily):
         self.df = float(df)
 
     def encode(self, response: Response) -> Target:
-        return Target(read_real(self, response)[:, None, None])
+        return Target(read_real(self, response)[:, None, None], note=f"Student's t with {self.df:g} degrees of freedom")
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         df, scale = self.df, torch.as_tensor(phi, dtype=eta.dtype)

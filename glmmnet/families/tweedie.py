@@ -52,7 +52,9 @@ class Tweedie(CountFamily):
         self.power = float(power)
 
     def encode(self, response: Response) -> Target:
-        return Target(read_positive(self, response, zeros=True)[:, None, None])
+        return Target(
+            read_positive(self, response, zeros=True)[:, None, None], note=f"Tweedie with power {self.power:g}"
+        )
 
     def kernel(self, log_mu: Tensor, mu: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         p = self.power

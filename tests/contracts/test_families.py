@@ -274,6 +274,18 @@ def test_log_prob_stays_finite_far_out(family: Family, response: Response) -> No
 
 
 @every_case
+def test_no_answer_is_nan_far_out(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    eta = torch.tensor([-50.0, -20.0, -8.0, -1e-9, 0.0, 1e-9, 8.0, 20.0, 50.0], dtype=torch.float64)
+    eta = eta.expand(N, len(target.predictors), -1).clone()
+    weight = family.weight(eta, target.y, phi)
+    assert bool((torch.diagonal(weight, dim1=1, dim2=2) >= 0).all())
+    every = [weight, family.mean(eta, phi), family.curvature(eta, target.y, phi)]
+    every += [family.simulate(eta, target.y, phi), *family.dispersion_derivatives(eta, target.y, phi)]
+    assert not any(bool(values.isnan().any()) for values in every)
+
+
+@every_case
 def test_score_is_the_derivative(family: Family, response: Response) -> None:
     target, phi = family.encode(response), phi_of(family)
     eta = some_eta(family, target).requires_grad_()
