@@ -20,8 +20,8 @@ from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7
 _POWER_STEPS = 25
-#: Newton steps with which the mode is followed, and sweeps to begin with where a factor may take over.
-_STEPS, _BEFORE_METRIC = 4, 3
+#: Newton steps with which the mode is followed, and sweeps at most where a factor may take over or classes are many.
+_STEPS, _FEW_SWEEPS = 4, 3
 #: Log ratio of a variance to that of the mass matrix, beyond which it no longer fits.
 _MOVED = 0.7
 
@@ -113,7 +113,8 @@ class CoordinateSystem:
                 return Coordinates(mode, Centred(mode), self._metric)
             self._crossed = False
         known = None if renew else self._information
-        iterations = min(iterations, _BEFORE_METRIC) if self._crossed else iterations
+        if self._crossed or self._joint.n_classes > MANY_CLASSES:
+            iterations = min(iterations, _FEW_SWEEPS if renew else 1)
         point = find_mode(self._joint, fixed, params, start, iterations=iterations, information=known)
         self._information = point.information
         if self._crossed:
