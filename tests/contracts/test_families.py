@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,6 +237,12 @@ def encode_draws(family: Family, draws: Tensor, target: Target) -> Tensor:
 
 def test_every_family_has_its_rows_here() -> None:
     assert set(FAMILIES) == set(READS) == set(DENSITIES)
+
+
+@every_family
+def test_every_family_is_in_the_documentation(name: str) -> None:
+    table = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    assert f"| `{name}`" in table
 
 
 @every_case
