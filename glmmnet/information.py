@@ -277,8 +277,8 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
 
 def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
     """Observed information; None where quadrature does not apply or costs too much, or away from a maximum."""
-    joint, family = fitted.joint, fitted.joint.family
-    if fitted.predictor is not None or family.quadratic or family.has_dispersion or not has_quadrature(joint):
+    joint = fitted.joint
+    if fitted.predictor is not None or joint.family.quadratic or not has_quadrature(joint):
         return None
     active = active_parameters(joint, fitted.params)
     scores = columns.shape[1] * joint.n_classes + len(active)
@@ -299,8 +299,24 @@ def _sampled(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> tuple[np.
     if bool(clear.all()) and len(_inverse_diagonal(information, known)[0]) == len(active):
         return information, known
     if has_factor(fitted.joint):
-        return expected_information(fitted.joint, fitted.working, _mean_weight(fitted), active), known
+        return _expected(fitted, active, information), known
     return information, np.flatnonzero(np.diag(information) > _SIGNAL * noise)
+
+
+def _expected(fitted: Fitted, active: tuple[VarianceParameter, ...], louis: np.ndarray) -> np.ndarray:
+    """Expected information of the linearised model.
+
+    That knows of a dispersion only as a residual variance: for other families Louis' own, which lacks little there.
+    """
+    joint = fitted.joint
+    weight = _mean_weight(fitted)
+    if joint.family.quadratic:
+        return expected_information(joint, fitted.working, weight, active)
+    k = sum(p.term >= 0 for p in active)
+    information = louis.copy()
+    information[:k, :k] = expected_information(joint, fitted.working, weight, active[:k])
+    information[:k, k:] = information[k:, :k] = 0.0
+    return information
 
 
 def _is_differenced(fitted: Fitted, parameters: int) -> bool:
@@ -359,8 +375,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     moments: dict[int, Tensor] = {}
     for a, p in enumerate(parameters):
         if p.term < 0:
-            scores[:, a] = _dispersion_scores(fitted, draws)
-            complete[a, a] = 2.0 * float(joint.weights.sum())
+            scores[:, a], complete[a, a] = _about_dispersion(fitted, draws)
             continue
         term = joint.terms[p.term]
         if p.term not in moments:
@@ -380,12 +395,12 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     return complete - centred.T @ centred / max(samples - 1, 1), noise
 
 
-def _dispersion_scores(fitted: Fitted, draws: Tensor) -> np.ndarray:
-    """Score of log sigma for each draw, for a family whose phi is a residual variance."""
-    joint, fixed, phi = fitted.joint, fitted.fixed, fitted.params.phi
-    total = float(joint.weights.sum())
-    out = []
+def _about_dispersion(fitted: Fitted, draws: Tensor) -> tuple[np.ndarray, float]:
+    """Score of log phi^(1/2) for each draw, and the complete-data information about it averaged over the draws."""
+    joint, fixed = fitted.joint, fitted.fixed
+    scores, information = [], 0.0
     for b in draws.split(1, dim=2):
-        best = joint.family.dispersion(fixed + joint.random_eta(b), joint.target.y, joint.weights)
-        out.append(total * (best / phi - 1.0))
-    return np.array(out)
+        score, own, _ = joint.dispersion_derivatives(fixed + joint.random_eta(b), fitted.params.phi)
+        scores.append(2.0 * float(score.sum()))
+        information += 4.0 * float(own.sum()) / draws.shape[2]
+    return np.array(scores), information

@@ -315,9 +315,13 @@ class JointModel:
         parts = [term.transpose(values) for term in self.terms]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    def log_prob(self, eta: Tensor, phi: float) -> Tensor:
+        """Log p(y | eta) of each row, (n, S)."""
+        return self.weights[:, None] * self.family.log_prob(eta, self.target.y, phi)
+
     def log_likelihood(self, eta: Tensor, phi: float) -> Tensor:
         """Sum over rows of log p(y | eta), one number a draw: (S,)."""
-        return (self.weights[:, None] * self.family.log_prob(eta, self.target.y, phi)).sum(dim=0)
+        return self.log_prob(eta, phi).sum(dim=0)
 
     def log_likelihood_and_score(self, eta: Tensor, phi: float) -> tuple[Tensor, Tensor]:
         """Log likelihood up to terms free of eta, (S,), and its derivative with respect to eta, (n, C, S)."""
@@ -335,6 +339,19 @@ class JointModel:
         """Information of each row about each class's own eta, (n, C, S)."""
         weight = self.family.weight_diagonal(eta, self.target.y, phi)
         return self.weights[:, None, None] * weight if self.weighted else weight
+
+    def curvature(self, eta: Tensor, phi: float) -> Tensor:
+        """Minus each row's observed second derivative of log p in eta, (n, C, C, S)."""
+        curvature = self.family.curvature(eta, self.target.y, phi)
+        return self.weights[:, None, None, None] * curvature if self.weighted else curvature
+
+    def dispersion_derivatives(self, eta: Tensor, phi: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Each row's derivatives in log phi, see :meth:`glmmnet.families.Family.dispersion_derivatives`."""
+        score, information, cross = self.family.dispersion_derivatives(eta, self.target.y, phi)
+        if self.weighted:
+            weights = self.weights[:, None]
+            return weights * score, weights * information, weights[:, None] * cross
+        return score, information, cross
 
     def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
         """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""

@@ -137,7 +137,7 @@ def _laplace(setting: _Setting) -> LogLikelihood:
 
 
 def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
-    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole H, and the mode."""
+    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole observed H, and the mode."""
     joint, params, fixed = setting.joint, setting.params, setting.fixed
     if not has_factor(joint):
         raise FitError(
@@ -155,6 +155,10 @@ def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
         mode = mode + step
         if float(step.abs().max()) < 1e-8:
             break
+    if not joint.family.canonical:
+        eta = fixed + joint.random_eta(mode[:, :, None])
+        observed = joint.information(joint.curvature(eta, params.phi)[..., 0]) + prior
+        factor = factorize(observed, joint.segments)
     log_joint = _log_joint(setting, mode[:, :, None])
     return float(log_joint[0]) + 0.5 * (mode.numel() * math.log(2 * math.pi) - factor.logdet), mode
 

@@ -1,7 +1,7 @@
 """Newton's method on the likelihood by quadrature, which ends the polish where b can be integrated out level by level.
 
-A few Monte Carlo iterations bring the estimates near; Newton steps over beta, log standard deviations and Fisher z take
-them to the maximum, free of Monte Carlo error. f is held fixed.
+A few Monte Carlo iterations bring the estimates near; Newton steps over beta, log standard deviations, Fisher z and
+log dispersion take them to the maximum, free of Monte Carlo error. f is held fixed.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _FLAT = 1e-10
 
 def has_newton(joint: JointModel) -> bool:
     """Whether the polish may end by Newton's method: quadrature applies, is affordable, and is needed."""
-    if joint.family.quadratic or joint.family.has_dispersion or not has_quadrature(joint):
+    if joint.family.quadratic or not has_quadrature(joint):
         return False
     return _n_parameters(joint) <= _MOST_PARAMETERS and _n_scores(joint, _nodes(joint)) <= _MOST_SCORES
 
 
 def _n_parameters(joint: JointModel) -> int:
     r = joint.terms[0].r
-    return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2)
+    return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2) + int(joint.family.has_dispersion)
 
 
 def _n_scores(joint: JointModel, nodes: int) -> int:
@@ -200,7 +200,7 @@ class _Search:
     ) -> tuple[Parameters, SecondOrder] | None:
         """`params` with a variance of 0 where that is as good and the likelihood falls from there; None if none is."""
         for k, p in enumerate(active):
-            if p.i != p.j or not (all_of_them or step[self._size + k] < -_FALLING):
+            if p.term < 0 or p.i != p.j or not (all_of_them or step[self._size + k] < -_FALLING):
                 continue
             sd = params.sigma[0][p.class_, p.i, p.i].sqrt()
             hair = _HAIR * self._joint.eta_unit / self._joint.terms[0].size[p.i].clamp_min(1e-150)
@@ -220,7 +220,8 @@ def _newton_step(here: SecondOrder) -> tuple[Tensor, float, bool]:
 
     Directions in which the likelihood bends upwards go uphill as far as if it bent downwards.
     """
-    scale = torch.diagonal(here.complete).clamp_min(1e-300).rsqrt()
+    # The observed information about the dispersion may be negative far from the maximum.
+    scale = torch.diagonal(here.complete).abs().clamp_min(1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * here.information * scale)
     inverse = torch.where(values.abs() > _FLAT, 1.0 / values.abs(), 0.0)
     along = vectors.T @ (scale * here.score)

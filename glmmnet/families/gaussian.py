@@ -60,6 +60,11 @@ class Gaussian(Family):
         slope = torch.ones_like(eta) if self.link is IDENTITY else self.link.inverse(eta)
         return (slope.square() / beside_eta(phi))[:, :, None]
 
+    def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
+        cross = (y - eta) / beside_eta(phi)
+        half = 0.5 * ((y - eta) * cross)[:, 0]
+        return half - 0.5, half, cross
+
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         total = weights.sum()
         mean = (weights * y[:, 0, 0]).sum() / total

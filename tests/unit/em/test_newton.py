@@ -111,3 +111,21 @@ def test_more_points_are_taken_only_while_they_change_the_likelihood(monkeypatch
         assert newton.maximise(joint, starting_parameters(joint), None, 1e-3) is not None
         ends.append(taken[-1])
     assert ends == [15, 31]
+
+
+class _NotKnownToBeGaussian(gn.families.Gaussian):
+    """Goes the way of families whose posterior of b is not Gaussian."""
+
+    quadratic = canonical = False
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (x | g)"])
+def test_the_dispersion_is_found_with_its_error(formula):
+    exact = gn.glmm(formula, data=frame(), weights="w").fit(seed=1)
+    found = gn.glmm(formula, data=frame(), family=_NotKnownToBeGaussian(), weights="w").fit(**{**QUICK, "burn_in": 3})
+    assert found.history["phase"].iloc[-1] == "newton"
+    assert found.scale == pytest.approx(exact.scale, rel=1e-4)
+    assert found.llf == pytest.approx(exact.llf, abs=1e-5)
+    np.testing.assert_allclose(found.params, exact.params, atol=1e-4)
+    np.testing.assert_allclose(found.bse, exact.bse, rtol=2e-3)
+    np.testing.assert_allclose(found.vcomp[["sd", "se"]], exact.vcomp[["sd", "se"]], rtol=2e-3)
