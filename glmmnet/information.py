@@ -340,8 +340,8 @@ def _inverse_diagonal(information: np.ndarray, known: np.ndarray) -> tuple[np.nd
 
 
 def _curvature(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.ndarray:
-    """Minus the second derivatives of the exact log-likelihood, beta profiled out."""
-    likelihood = GaussianLikelihood(fitted.joint, fitted.f)
+    """Minus the second derivatives of the exact log-likelihood, beta profiled or integrated out."""
+    likelihood = GaussianLikelihood(fitted.joint, fitted.f, reml=fitted.config.reml)
 
     def value(shift: np.ndarray) -> float:
         moved = shifted(fitted.working, parameters, shift)

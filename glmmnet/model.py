@@ -184,6 +184,8 @@ class GLMMNet:
             raise FitError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")
         if validation is not None and not self.design.neural:
             raise FormulaError(f"validation= holds rows out for nn() blocks; the formula {self.formula!r} has none.")
+        if config.reml:
+            self._check_reml(sampler)
         held = None if validation is None else held_rows(validation, self._booleans, self.design.rows)
         began = time.perf_counter()
         with torch_session(seed, config.threads), interruptible() as interruption:
@@ -220,6 +222,17 @@ class GLMMNet:
         seconds = time.perf_counter() - began
         converged = last.converged and not separating
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)
+
+    def _check_reml(self, sampler: str | Sampler | None) -> None:
+        """FitError where beta cannot be integrated out exactly."""
+        if not self.family.quadratic:
+            raise FitError(f"reml=True is for family='gaussian' with the identity link, not {self.family!r}.")
+        if self.design.neural:
+            raise FitError(f"reml=True is for models without nn(); the formula is {self.formula!r}.")
+        if sampler is not None:
+            raise FitError(f"reml=True maximises the exact likelihood; leave sampler={sampler!r} out.")
+        if float(self._joint.weights.sum()) <= len(self.design.x_names):
+            raise FitError(f"reml=True needs more rows than the {len(self.design.x_names)} fixed effects.")
 
     def _sampler(self, sampler: str | Sampler | None) -> Sampler | None:
         if isinstance(sampler, str):
