@@ -20,7 +20,7 @@ from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
-from glmmnet.quadrature import has_quadrature, second_order
+from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
 
 #: Draws that the weights W are averaged over.
@@ -39,8 +39,8 @@ _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
 _SIGNAL, _BATCHES = 2.0, 20
 #: Monte Carlo error of the information that is small, as a share of it; a standard error's is half of that.
 _NOISE = 0.2
-#: Quadrature points a dimension of the observed information; most parameters, rows x points x parameters it may have.
-_NODES, _MOST_PARAMETERS, _MOST_SCORES = 15, 40, 4_000_000_000
+#: Parameters up to which the observed information is summed by quadrature.
+_MOST_PARAMETERS = 40
 #: An eigenvalue of the scaled information below minus this is no rounding error.
 _INDEFINITE = 1e-8
 
@@ -282,10 +282,10 @@ def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
         return None
     active = active_parameters(joint, fitted.params)
     scores = columns.shape[1] * joint.n_classes + len(active)
-    points = _NODES ** (joint.terms[0].r * joint.n_classes)
-    if scores > _MOST_PARAMETERS or joint.n * points * scores > _MOST_SCORES:
+    nodes = derivative_nodes(joint, scores)
+    if scores > _MOST_PARAMETERS or nodes is None:
         return None
-    information = second_order(joint, fitted.working, fitted.f, columns, active, _NODES).information
+    information = second_order(joint, fitted.working, fitted.f, columns, active, nodes).information
     scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
     smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
     return None if bool((smallest < -_INDEFINITE).any()) else information

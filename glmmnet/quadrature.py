@@ -22,6 +22,8 @@ _MOST_DIMENSIONS = 2
 _ROWS_AT_ONCE = 4_000_000
 #: Quadrature points a dimension, fewer where rows x points or levels x points are more than so many.
 _NODES, _FEWER_NODES, _MOST_ROWS, _MOST_LEVELS = 31, 15, 500_000_000, 50_000_000
+#: Derivatives take fewer points where rows x points x parameters are more, and none where more still.
+_MANY_SCORES, _MOST_SCORES = 100_000_000, 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,18 @@ def n_nodes(joint: JointModel) -> int:
     term = joint.terms[0]
     points = _NODES ** (term.r * joint.n_classes)
     return _NODES if joint.n * points <= _MOST_ROWS and term.q * points <= _MOST_LEVELS else _FEWER_NODES
+
+
+def derivative_nodes(joint: JointModel, parameters: int) -> int | None:
+    """Quadrature points a dimension for derivatives in so many parameters; None where they cost too much."""
+    nodes = n_nodes(joint)
+
+    def scores(nodes: int) -> int:
+        return joint.n * parameters * nodes ** (joint.terms[0].r * joint.n_classes)
+
+    if scores(nodes) > _MANY_SCORES:
+        nodes = min(nodes, _FEWER_NODES)
+    return nodes if scores(nodes) <= _MOST_SCORES else None
 
 
 def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes: int) -> LevelQuadrature:

@@ -16,7 +16,7 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.state import EMState
 from glmmnet.exact import orthonormal
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.quadrature import SecondOrder, has_quadrature, n_nodes, second_order
+from glmmnet.quadrature import SecondOrder, derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, shifted
 
 #: Quadrature points a dimension of the first searches, before as many as the likelihood takes; and the change of the
@@ -30,8 +30,8 @@ _NEAR = 0.05
 _STEPS, _HALVINGS = 20, 8
 #: A step moves log standard deviations and Fisher z at most so far, and the fixed part of eta (root mean square).
 _LONGEST, _LONGEST_ETA = 1.0, 2.0
-#: Most parameters, and most rows x points x parameters; beyond so many fewer points are taken.
-_MOST_PARAMETERS, _MOST_SCORES, _MANY_SCORES, _FEWER_NODES = 100, 4_000_000_000, 100_000_000, 15
+#: Most parameters.
+_MOST_PARAMETERS = 100
 #: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
 _FALLING, _HAIR = 0.2, 1e-4
 #: Largest decrement that counts as converged.
@@ -48,22 +48,13 @@ def has_newton(joint: JointModel) -> bool:
     """Whether the polish may end by Newton's method: quadrature applies, is affordable, and is needed."""
     if joint.family.quadratic or not has_quadrature(joint):
         return False
-    return _n_parameters(joint) <= _MOST_PARAMETERS and _n_scores(joint, _nodes(joint)) <= _MOST_SCORES
+    parameters = _n_parameters(joint)
+    return parameters <= _MOST_PARAMETERS and derivative_nodes(joint, parameters) is not None
 
 
 def _n_parameters(joint: JointModel) -> int:
     r = joint.terms[0].r
     return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2) + int(joint.family.has_dispersion)
-
-
-def _n_scores(joint: JointModel, nodes: int) -> int:
-    return joint.n * _n_parameters(joint) * nodes ** (joint.terms[0].r * joint.n_classes)
-
-
-def _nodes(joint: JointModel) -> int:
-    """Quadrature points a dimension of the last steps."""
-    nodes = n_nodes(joint)
-    return nodes if _n_scores(joint, nodes) <= _MANY_SCORES else min(nodes, _FEWER_NODES)
 
 
 def finish_by_newton(
@@ -123,7 +114,8 @@ def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance:
         The largest decrement that counts as converged.
     """
     found: Maximum | None = None
-    most = _nodes(joint)
+    most = derivative_nodes(joint, _n_parameters(joint))
+    assert most is not None
     for nodes in (*(rung for rung in _LADDER if rung < most), most):
         search = _Search(joint, f, nodes, _NEAR if nodes == _LADDER[0] < most else tolerance)
         last, found = found, search.run(params if found is None else found.params)
