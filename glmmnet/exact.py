@@ -91,12 +91,14 @@ class GaussianLikelihood:
         y = (joint.target.y - joint.offset)[:, 0]
         if f is not None:
             y = y - f
-        root = joint.weights.sqrt()[:, None]
+        root = joint.row_weights.sqrt()[:, None]
         # Columns of X become orthonormal, and what they explain of y is taken out: sums of squares lose no digits.
         basis, self._to_beta = orthonormal(root * joint.X)
         first = basis.T @ (root * y)
         self._total = float(joint.weights.sum()) - (basis.shape[1] if reml else 0)
         self._volume = log_volume(basis, root * joint.X) if reml else 0.0
+        # Log determinant of the residual covariance, but for phi.
+        self._log_det = 0.0 if joint.divisor is None else -float(joint.weights @ torch.log(joint.divisor[:, 0]))
         self._start = (self._to_beta @ first)[:, 0].numpy()
         right = torch.cat([basis, root * y - basis @ first], dim=1)
         self._xy = (right.T @ right).numpy()
@@ -119,13 +121,13 @@ class GaussianLikelihood:
 
     def profile(self, theta: np.ndarray, phi: float | None = None) -> Profile:
         """Deviance at theta, with the best beta, and the best phi unless one is given."""
-        cross, log_det = self._xy, 0.0
+        cross, log_det = self._xy, self._log_det
         if self._joint.terms:
             scale = self._scale(theta)
             system = (scale.T @ self._zz @ scale + sp.eye(self._zz.shape[0])).tocsr()
             factor = BlockedCholesky(system, self._joint.segments)
             half = torch.from_numpy(factor.forward(scale.T @ self._zxy))
-            cross, log_det = self._xy - (half.T @ half).numpy(), factor.logdet
+            cross, log_det = self._xy - (half.T @ half).numpy(), self._log_det + factor.logdet
         best = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
         rss = float(cross[-1, -1] - cross[:-1, -1] @ best)
         phi = max(rss, 1e-300) / self._total if phi is None else phi

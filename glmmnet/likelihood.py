@@ -137,11 +137,11 @@ def _reml(setting: _Setting) -> LogLikelihood:
     if not joint.family.quadratic:
         raise FitError(f"method='reml' needs the family gaussian with identity link, not {joint.family!r}.")
     value = _exact(setting).value
-    weighted = joint.weights.sqrt()[:, None] * joint.X
+    weighted = joint.row_weights.sqrt()[:, None] * joint.X
     basis, _ = orthonormal(weighted)
     information = basis.T @ basis / params.phi
     if joint.terms:
-        pulled = (joint.z_matrix.T @ (joint.weights.sqrt()[:, None] * basis).numpy()) / params.phi
+        pulled = (joint.z_matrix.T @ (joint.row_weights.sqrt()[:, None] * basis).numpy()) / params.phi
         precision = joint.information(joint.weight(setting.fixed, params.phi)[..., 0]) + joint.precision_matrix(params)
         information = information - torch.as_tensor(pulled.T @ factorize(precision, joint.segments).solve(pulled))
     log_det = float(torch.linalg.slogdet(information)[1]) + 2 * log_volume(basis, weighted)

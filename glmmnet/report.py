@@ -143,6 +143,8 @@ class Report:
             )
         if fitted.joint.target.note:
             notes.append(f"Response: {fitted.joint.target.note}")
+        if fitted.joint.divisor is not None:
+            notes.append("Precision weights: the dispersion of a row is phi / weight")
         if fitted.design.n_dropped:
             notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
         if fitted.separating:

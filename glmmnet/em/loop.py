@@ -72,7 +72,7 @@ class Problem:
 
 def starting_parameters(joint: JointModel) -> Parameters:
     """Beta of the model without random effects, and variances of the order of what is left."""
-    eta, phi = joint.family.start(joint.target.y, joint.weights)
+    eta, phi = joint.start()
     beta = torch.zeros(joint.X.shape[1], joint.n_classes, dtype=torch.float64)
     if "Intercept" in joint.x_names:
         beta[joint.x_names.index("Intercept")] = eta

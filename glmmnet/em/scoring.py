@@ -80,11 +80,12 @@ class VarianceScoring:
 
     def __init__(self, joint: JointModel, f: Tensor | None, *, reml: bool = False) -> None:
         self._joint, self._reml = joint, reml
-        self._to_basis = orthonormal(joint.weights.sqrt()[:, None] * joint.X)[1].numpy()
-        w = joint.weights.numpy()
+        self._to_basis = orthonormal(joint.row_weights.sqrt()[:, None] * joint.X)[1].numpy()
+        w = joint.row_weights.numpy()
         y = (joint.target.y - joint.offset)[:, 0, 0].numpy()
         self._y = y if f is None else y - f[:, 0].numpy()
-        self._w, self._total, self._x = w, float(w.sum()), joint.X.numpy()
+        self._w, self._total, self._x = w, float(joint.weights.sum()), joint.X.numpy()
+        self._log_divisor = 0.0 if joint.divisor is None else float(joint.weights @ torch.log(joint.divisor[:, 0]))
         z = joint.z_matrix
         self._zz = (z.T @ z.multiply(w[:, None])).tocsr()
         right = np.column_stack([self._x, self._y])
@@ -150,7 +151,7 @@ class VarianceScoring:
         quadratic = float(cross[-1, -1] - cross[:-1, -1] @ beta)
         z_b = self._joint.z_matrix @ b
         rss = float((self._w * (self._y - self._x @ beta - z_b) ** 2).sum())
-        log_det = factor.logdet - float(np.log(prior).sum())
+        log_det = factor.logdet - float(np.log(prior).sum()) - self._log_divisor
         deviance = log_det + self._total * math.log(2 * math.pi * phi) + quadratic
         cross = self._to_basis.T @ cross[:-1, :-1] @ self._to_basis
         if self._reml:

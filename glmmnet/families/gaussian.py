@@ -31,6 +31,7 @@ class Gaussian(Family):
     name = "gaussian"
     links: tuple[Link, ...] = (IDENTITY, LOG)
     has_dispersion = True
+    proportional = True
     dispersion_name = "variance"
 
     def __init__(self, link: str | None = None) -> None:
@@ -61,9 +62,8 @@ class Gaussian(Family):
         return (slope.square() / beside_eta(phi))[:, :, None]
 
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
-        cross = (y - eta) / beside_eta(phi)
-        half = 0.5 * ((y - eta) * cross)[:, 0]
-        return half - 0.5, half, cross
+        kernel, cross = self.log_prob_and_score(eta, y, phi)
+        return -kernel - 0.5, -kernel, cross
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         total = weights.sum()
