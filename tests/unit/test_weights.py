@@ -21,7 +21,9 @@ PRECISION = {"weights": "w", "weight_kind": "precision"}
 class _NotKnownToBeGaussian(gn.families.Gaussian):
     """Goes the way of families whose posterior of b is not Gaussian."""
 
-    quadratic = canonical = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.quadratic = self.canonical = False
 
 
 @pytest.mark.parametrize("reml", [False, True])

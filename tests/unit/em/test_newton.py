@@ -116,7 +116,9 @@ def test_more_points_are_taken_only_while_they_change_the_likelihood(monkeypatch
 class _NotKnownToBeGaussian(gn.families.Gaussian):
     """Goes the way of families whose posterior of b is not Gaussian."""
 
-    quadratic = canonical = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.quadratic = self.canonical = False
 
 
 @pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (x | g)"])
