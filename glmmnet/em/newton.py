@@ -34,6 +34,8 @@ _LONGEST, _LONGEST_ETA = 1.0, 2.0
 _MOST_PARAMETERS = 100
 #: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
 _FALLING, _HAIR = 0.2, 1e-4
+#: Score of a log standard deviation, a level, that the ridge on Sigma's inverse makes.
+_RIDGE_SCORE = 2e-9
 #: Largest decrement that counts as converged.
 _TOLERANCE = 1e-3
 #: A step of eta (root mean square) that is none any more; a decrement of 0 is not enough where beta runs away.
@@ -197,7 +199,8 @@ class _Search:
             sd = params.sigma[0][p.class_, p.i, p.i].sqrt()
             hair = _HAIR * self._joint.eta_unit / self._joint.terms[0].size[p.i].clamp_min(1e-150)
             near = self._at(shifted(params, (p,), torch.log(hair / sd)[None].numpy()))
-            if near.value >= here.value - self._rounding(here) and near.score[self._size + k] <= 0:
+            falls = near.score[self._size + k] <= _RIDGE_SCORE * self._joint.terms[0].q
+            if near.value >= here.value - self._rounding(here) and falls:
                 keep = torch.ones(params.sigma[0].shape[1], dtype=torch.float64)
                 keep[p.i] = 0.0
                 sigma = params.sigma[0].clone()

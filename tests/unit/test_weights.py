@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from _fits import QUICK, frame
@@ -119,3 +120,17 @@ def test_refused_words():
         gn.glmm("y ~ x", data=DATA, weights="w", weight_kind="variance")
     with pytest.raises(ValueError, match="no weights are given"):
         gn.glmm("y ~ x", data=DATA, weight_kind="precision")
+
+
+def test_a_gamma_row_of_weight_w_is_a_mean_of_w():
+    """Its dispersion is that of the single values, found by the search that needs no closed form."""
+    rng = np.random.default_rng(7)
+    n, weight = 2000, rng.integers(1, 30, 2000)
+    x = rng.normal(size=n)
+    # The mean of w gamma values of shape a is gamma of shape a w.
+    y = rng.gamma(2.5 * weight, np.exp(0.4 * x) / (2.5 * weight))
+    data = pd.DataFrame({"y": y, "x": x, "w": weight, "g": rng.integers(0, 20, n).astype(str)})
+    r = gn.glmm("y ~ x + (1 | g)", data=data, family="gamma", **PRECISION).fit(seed=1)
+    assert r.scale == pytest.approx(1 / 2.5, abs=3 * r.dispersion["se"])
+    assert r.dispersion["se"] == pytest.approx(np.sqrt(2 / n) / 2.5, rel=0.2)
+    assert r.params["x"] == pytest.approx(0.4, abs=3 * r.bse["x"])

@@ -58,6 +58,15 @@ def test_a_variance_that_the_likelihood_wants_at_zero_is_zero(formula):
     assert np.isfinite(r.bse).all()
 
 
+def test_a_variance_of_zero_whose_slope_is_as_small_as_that_of_the_ridge():
+    rng = np.random.default_rng(33)
+    data = pd.DataFrame({"g": np.resize([f"g{i}" for i in range(20)], 40), "x": rng.normal(size=40)})
+    data["y"] = rng.gamma(2.0, np.exp(0.3 * data["x"].to_numpy()) / 2)
+    joint = gn.glmm("y ~ x + (1 | g)", data=data, family="gamma")._joint
+    found = newton.maximise(joint, starting_parameters(joint), None, 1e-3)
+    assert found is not None and float(found.params.sigma[0]) == 0.0
+
+
 def test_where_beta_runs_away_nothing_is_found():
     joint = joint_of("b ~ x + (1 | g)", "bernoulli", frame().assign(b=(frame()["x"] > 0).astype(int)))
     assert newton.maximise(joint, starting_parameters(joint), None, 1e-3) is None
