@@ -146,8 +146,10 @@ class GaussianLikelihood:
             sigma.append(torch.as_tensor(profile.phi * factor @ factor.T)[None])
         return Parameters(torch.as_tensor(profile.beta)[:, None], tuple(sigma), profile.phi)
 
-    def maximise(self, start: Parameters) -> Parameters:
+    def maximise(self, start: Parameters, *, near: bool = False) -> Parameters:
         """Maximum-likelihood or REML estimates by a quasi-Newton search over theta.
+
+        With a start that is `near` the maximum its first steps are of the size of a standard error.
 
         Theta is unbounded: the deviance does not change with the sign of a column of Lambda, so its slope at 0 is 0,
         where a bound would hold the search. A variance or a diagonal entry that is no use is then set to exactly 0.
@@ -159,8 +161,8 @@ class GaussianLikelihood:
         theta = np.where(layout.diagonal, np.maximum(theta, _SMALLEST_START / layout.size), theta)
         theta = self._larger_start(theta)
         sd = np.sqrt(np.bincount(layout.row, theta**2))[layout.row]
-        # Between the entry's size and its standard error: the start may be far from the maximum.
-        unit = sd / (2 * layout.levels) ** 0.25
+        # Otherwise between the entry's size and its standard error: the start may be far from the maximum.
+        unit = sd / (2 * layout.levels) ** (0.5 if near else 0.25)
         best = self._without_useless(self._search(theta, unit), unit)
         for entry in np.flatnonzero(layout.diagonal & (best == 0)):
             # A search may also end where the slope is 0 by symmetry alone.

@@ -163,14 +163,15 @@ def _maximise(
             )
         yield from _polish(joint, params, f, iteration, None, config)
         return
-    if can_score(joint) and joint.n_effects > _FEW_EFFECTS:
+    scored = can_score(joint) and joint.n_effects > _FEW_EFFECTS
+    if scored:
         tol = config.tol if quick else config.tol / _CLOSER
         for step in VarianceScoring(joint, f, reml=config.reml).run(params, config.max_iter, tol):
             iteration, params = iteration + 1, step.params
             done = not quick and step.change < tol
             yield _ml_state(joint, params, f, iteration, step.change, done, torch.as_tensor(step.b)[:, None])
     if quick:
-        params = GaussianLikelihood(joint, f, reml=config.reml).maximise(params)
+        params = GaussianLikelihood(joint, f, reml=config.reml).maximise(params, near=scored)
         mode = torch.zeros(0, 1, dtype=torch.float64)
         if joint.terms:
             mode = gaussian_posterior(joint, joint.fixed_eta(params, f), floored(joint, params)).mode
