@@ -8,11 +8,15 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import torch
+from torch import Tensor
 
 from glmmnet.fitted import Fitted
 from glmmnet.information import VarianceErrors
+from glmmnet.laplace import gaussian_posterior
 
 RESIDUAL = "Residual"
+#: Random effects whose exact posterior standard deviations are quickly computed.
+_MOST_EXACT = 5000
 
 
 def class_labels(fitted: Fitted) -> tuple[str, ...]:
@@ -123,18 +127,34 @@ def _effect_index(names: tuple[str, ...], labels: tuple[str, ...]) -> pd.Index:
 
 
 def random_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]:
-    """Posterior means or standard deviations: a group's levels x terms; categorical: columns (term, class)."""
+    """Posterior means or standard deviations: a group's levels x terms; categorical: columns (term, class).
+
+    From the draws; exact where these are exact and the effects not too many.
+    """
     parts: dict[str, list[pd.DataFrame]] = {}
     labels = class_labels(fitted)
+    exact = _exact_moment(fitted, statistic)
     for k, term in enumerate(fitted.joint.terms):
-        draws = fitted.term_draws(k).to(torch.float64)
-        values = draws.mean(dim=3) if statistic == "mean" else draws.std(dim=3)
+        if exact is None:
+            draws = fitted.term_draws(k).to(torch.float64)
+            values = draws.mean(dim=3) if statistic == "mean" else draws.std(dim=3)
+        else:
+            values = exact[term.rows]
         flat = values.reshape(term.q, -1).numpy()
         index = term.levels.rename(term.group)
         parts.setdefault(term.group, []).append(
             pd.DataFrame(flat, index=index, columns=_effect_index(term.names, labels))
         )
     return {group: pd.concat(frames, axis=1) for group, frames in parts.items()}
+
+
+def _exact_moment(fitted: Fitted, statistic: str) -> Tensor | None:
+    """Posterior mean or standard deviation of b (Q, C) where it is Gaussian; None where it is not, or b is large."""
+    joint = fitted.joint
+    if fitted.sampler is not None or not joint.terms or joint.n_effects > _MOST_EXACT:
+        return None
+    posterior = gaussian_posterior(joint, fitted.fixed, fitted.working)
+    return posterior.mode if statistic == "mean" else posterior.sd()
 
 
 def ranef_frame(means: dict[str, pd.DataFrame], sds: dict[str, pd.DataFrame]) -> pd.DataFrame:

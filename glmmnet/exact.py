@@ -1,7 +1,8 @@
 """Exact marginal likelihood of a Gaussian model given f, profiled over beta and the residual variance as in lme4.
 
 With Sigma_k = phi Lambda_k Lambda_k': -2 llf = log|Lambda'Z'WZ Lambda + I| + N log(2 pi phi) + pwrss / phi, where
-pwrss is the penalised weighted residual sum of squares at the best beta and b.
+pwrss is the penalised weighted residual sum of squares at the best beta and b. REML integrates beta out as well:
+N becomes N - p, and log|X'(V / phi)^-1 X| joins, in the units of X as lme4 prints it.
 
 References
 ----------
@@ -40,7 +41,7 @@ class Profile:
     Attributes
     ----------
     deviance : float
-        -2 log-likelihood.
+        -2 log-likelihood, or the REML criterion.
     beta : ndarray, (p,)
     phi : float
     """
@@ -80,19 +81,24 @@ class GaussianLikelihood:
         Family gaussian, identity link.
     f : Tensor, (n, 1), optional
         Network output, held fixed.
+    reml : bool
+        Beta is integrated out.
     """
 
-    def __init__(self, joint: JointModel, f: Tensor | None = None) -> None:
-        self._joint = joint
+    def __init__(self, joint: JointModel, f: Tensor | None = None, *, reml: bool = False) -> None:
+        self._joint, self._reml = joint, reml
         self._entries = [t.covariance.factor_entries(t.r).numpy() for t in joint.terms]
         y = (joint.target.y - joint.offset)[:, 0]
         if f is not None:
             y = y - f
-        root = joint.weights.sqrt()[:, None]
-        self._total = float(joint.weights.sum())
+        root = joint.row_weights.sqrt()[:, None]
         # Columns of X become orthonormal, and what they explain of y is taken out: sums of squares lose no digits.
         basis, self._to_beta = orthonormal(root * joint.X)
         first = basis.T @ (root * y)
+        self._total = float(joint.weights.sum()) - (basis.shape[1] if reml else 0)
+        self._volume = log_volume(basis, root * joint.X) if reml else 0.0
+        # Log determinant of the residual covariance, but for phi.
+        self._log_det = 0.0 if joint.divisor is None else -float(joint.weights @ torch.log(joint.divisor[:, 0]))
         self._start = (self._to_beta @ first)[:, 0].numpy()
         right = torch.cat([basis, root * y - basis @ first], dim=1)
         self._xy = (right.T @ right).numpy()
@@ -115,17 +121,19 @@ class GaussianLikelihood:
 
     def profile(self, theta: np.ndarray, phi: float | None = None) -> Profile:
         """Deviance at theta, with the best beta, and the best phi unless one is given."""
-        cross, log_det = self._xy, 0.0
+        cross, log_det = self._xy, self._log_det
         if self._joint.terms:
             scale = self._scale(theta)
             system = (scale.T @ self._zz @ scale + sp.eye(self._zz.shape[0])).tocsr()
             factor = BlockedCholesky(system, self._joint.segments)
             half = torch.from_numpy(factor.forward(scale.T @ self._zxy))
-            cross, log_det = self._xy - (half.T @ half).numpy(), factor.logdet
+            cross, log_det = self._xy - (half.T @ half).numpy(), self._log_det + factor.logdet
         best = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
         rss = float(cross[-1, -1] - cross[:-1, -1] @ best)
         phi = max(rss, 1e-300) / self._total if phi is None else phi
         beta = self._start + (self._to_beta @ torch.from_numpy(best)).numpy()
+        if self._reml:
+            log_det += float(np.linalg.slogdet(cross[:-1, :-1])[1]) + 2 * self._volume
         return Profile(log_det + self._total * math.log(2 * math.pi * phi) + rss / phi, beta, phi)
 
     def parameters(self, theta: np.ndarray, profile: Profile) -> Parameters:
@@ -138,8 +146,10 @@ class GaussianLikelihood:
             sigma.append(torch.as_tensor(profile.phi * factor @ factor.T)[None])
         return Parameters(torch.as_tensor(profile.beta)[:, None], tuple(sigma), profile.phi)
 
-    def maximise(self, start: Parameters) -> Parameters:
-        """Maximum-likelihood estimates by a quasi-Newton search over theta.
+    def maximise(self, start: Parameters, *, near: bool = False) -> Parameters:
+        """Maximum-likelihood or REML estimates by a quasi-Newton search over theta.
+
+        With a start that is `near` the maximum its first steps are of the size of a standard error.
 
         Theta is unbounded: the deviance does not change with the sign of a column of Lambda, so its slope at 0 is 0,
         where a bound would hold the search. A variance or a diagonal entry that is no use is then set to exactly 0.
@@ -151,8 +161,8 @@ class GaussianLikelihood:
         theta = np.where(layout.diagonal, np.maximum(theta, _SMALLEST_START / layout.size), theta)
         theta = self._larger_start(theta)
         sd = np.sqrt(np.bincount(layout.row, theta**2))[layout.row]
-        # Between the entry's size and its standard error: the start may be far from the maximum.
-        unit = sd / (2 * layout.levels) ** 0.25
+        # Otherwise between the entry's size and its standard error: the start may be far from the maximum.
+        unit = sd / (2 * layout.levels) ** (0.5 if near else 0.25)
         best = self._without_useless(self._search(theta, unit), unit)
         for entry in np.flatnonzero(layout.diagonal & (best == 0)):
             # A search may also end where the slope is 0 by symmetry alone.
@@ -235,6 +245,25 @@ def orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
     u, s, v = torch.linalg.svd(x / norms, full_matrices=False)
     kept = s > _RANK * s.max() if len(s) else s > 0
     return u[:, kept], v[kept].T / s[kept] / norms[:, None]
+
+
+def log_volume(basis: Tensor, x: Tensor) -> float:
+    """Log of the volume that the columns of x (n, p) span, (log det x'x) / 2, less those that depend on others.
+
+    Parameters
+    ----------
+    basis : Tensor, (n, k)
+        Orthonormal, of the span of x.
+    """
+    total, directions = 0.0, torch.zeros(basis.shape[1], 0, dtype=x.dtype)
+    for column in (basis.T @ x).T:
+        left = column - directions @ (directions.T @ column)
+        # Once more, for what rounding has left.
+        left = left - directions @ (directions.T @ left)
+        if float(left.norm()) > _RANK * float(column.norm()):
+            total += float(torch.log(left.norm()))
+            directions = torch.cat([directions, (left / left.norm())[:, None]], dim=1)
+    return total
 
 
 def _lower_factor(sigma: np.ndarray) -> np.ndarray:

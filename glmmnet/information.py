@@ -20,7 +20,7 @@ from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
-from glmmnet.quadrature import has_quadrature, second_order
+from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
 
 #: Draws that the weights W are averaged over.
@@ -39,8 +39,8 @@ _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
 _SIGNAL, _BATCHES = 2.0, 20
 #: Monte Carlo error of the information that is small, as a share of it; a standard error's is half of that.
 _NOISE = 0.2
-#: Quadrature points a dimension of the observed information; most parameters, rows x points x parameters it may have.
-_NODES, _MOST_PARAMETERS, _MOST_SCORES = 15, 40, 4_000_000_000
+#: Parameters up to which the observed information is summed by quadrature.
+_MOST_PARAMETERS = 40
 #: An eigenvalue of the scaled information below minus this is no rounding error.
 _INDEFINITE = 1e-8
 
@@ -277,15 +277,15 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
 
 def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
     """Observed information; None where quadrature does not apply or costs too much, or away from a maximum."""
-    joint, family = fitted.joint, fitted.joint.family
-    if fitted.predictor is not None or family.quadratic or family.has_dispersion or not has_quadrature(joint):
+    joint = fitted.joint
+    if fitted.predictor is not None or joint.family.quadratic or not has_quadrature(joint):
         return None
     active = active_parameters(joint, fitted.params)
     scores = columns.shape[1] * joint.n_classes + len(active)
-    points = _NODES ** (joint.terms[0].r * joint.n_classes)
-    if scores > _MOST_PARAMETERS or joint.n * points * scores > _MOST_SCORES:
+    nodes = derivative_nodes(joint, scores)
+    if scores > _MOST_PARAMETERS or nodes is None:
         return None
-    information = second_order(joint, fitted.working, fitted.f, columns, active, _NODES).information
+    information = second_order(joint, fitted.working, fitted.f, columns, active, nodes).information
     scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
     smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
     return None if bool((smallest < -_INDEFINITE).any()) else information
@@ -299,8 +299,24 @@ def _sampled(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> tuple[np.
     if bool(clear.all()) and len(_inverse_diagonal(information, known)[0]) == len(active):
         return information, known
     if has_factor(fitted.joint):
-        return expected_information(fitted.joint, fitted.working, _mean_weight(fitted), active), known
+        return _expected(fitted, active, information), known
     return information, np.flatnonzero(np.diag(information) > _SIGNAL * noise)
+
+
+def _expected(fitted: Fitted, active: tuple[VarianceParameter, ...], louis: np.ndarray) -> np.ndarray:
+    """Expected information of the linearised model.
+
+    That knows of a dispersion only as a residual variance: for other families Louis' own, which lacks little there.
+    """
+    joint = fitted.joint
+    weight = _mean_weight(fitted)
+    if joint.family.quadratic:
+        return expected_information(joint, fitted.working, weight, active)
+    k = sum(p.term >= 0 for p in active)
+    information = louis.copy()
+    information[:k, :k] = expected_information(joint, fitted.working, weight, active[:k])
+    information[:k, k:] = information[k:, :k] = 0.0
+    return information
 
 
 def _is_differenced(fitted: Fitted, parameters: int) -> bool:
@@ -324,8 +340,8 @@ def _inverse_diagonal(information: np.ndarray, known: np.ndarray) -> tuple[np.nd
 
 
 def _curvature(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.ndarray:
-    """Minus the second derivatives of the exact log-likelihood, beta profiled out."""
-    likelihood = GaussianLikelihood(fitted.joint, fitted.f)
+    """Minus the second derivatives of the exact log-likelihood, beta profiled or integrated out."""
+    likelihood = GaussianLikelihood(fitted.joint, fitted.f, reml=fitted.config.reml)
 
     def value(shift: np.ndarray) -> float:
         moved = shifted(fitted.working, parameters, shift)
@@ -359,8 +375,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     moments: dict[int, Tensor] = {}
     for a, p in enumerate(parameters):
         if p.term < 0:
-            scores[:, a] = _dispersion_scores(fitted, draws)
-            complete[a, a] = 2.0 * float(joint.weights.sum())
+            scores[:, a], complete[a, a] = _about_dispersion(fitted, draws)
             continue
         term = joint.terms[p.term]
         if p.term not in moments:
@@ -380,12 +395,12 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     return complete - centred.T @ centred / max(samples - 1, 1), noise
 
 
-def _dispersion_scores(fitted: Fitted, draws: Tensor) -> np.ndarray:
-    """Score of log sigma for each draw, for a family whose phi is a residual variance."""
-    joint, fixed, phi = fitted.joint, fitted.fixed, fitted.params.phi
-    total = float(joint.weights.sum())
-    out = []
+def _about_dispersion(fitted: Fitted, draws: Tensor) -> tuple[np.ndarray, float]:
+    """Score of log phi^(1/2) for each draw, and the complete-data information about it averaged over the draws."""
+    joint, fixed = fitted.joint, fitted.fixed
+    scores, information = [], 0.0
     for b in draws.split(1, dim=2):
-        best = joint.family.dispersion(fixed + joint.random_eta(b), joint.target.y, joint.weights)
-        out.append(total * (best / phi - 1.0))
-    return np.array(out)
+        score, own, _ = joint.dispersion_derivatives(fixed + joint.random_eta(b), fitted.params.phi)
+        scores.append(2.0 * float(score.sum()))
+        information += 4.0 * float(own.sum()) / draws.shape[2]
+    return np.array(scores), information

@@ -7,6 +7,7 @@ at once; eta is (n, C, S); X beta + offset + f is the fixed part, (n, C, 1).
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,9 @@ from glmmnet.cholesky import Segment
 from glmmnet.covariances import COVARIANCES, Covariance
 from glmmnet.crossings import Crossings, level_sum_matrix
 from glmmnet.design import Design
+from glmmnet.errors import DesignError
 from glmmnet.families import Family, Target
+from glmmnet.typing import Dispersion, WeightKind
 
 #: More classes than these are taken one by one in curvatures: the rest of a row's information is of the order 1 / C.
 MANY_CLASSES = 16
@@ -30,6 +33,9 @@ MANY_CLASSES = 16
 _ENTRIES_A_PART = 200_000
 #: Share of its own that every variance gains before Sigma is inverted.
 _RIDGE = 1e-9
+#: Newton steps of the dispersion beside precision weights, and a step of log phi that ends them.
+_DISPERSION_STEPS, _SMALL_STEP = 50, 1e-8
+_EVERY_ROW = slice(None)
 
 
 @dataclass(frozen=True)
@@ -176,8 +182,10 @@ class JointModel:
     offset : Tensor, (n, C, 1)
         Sum of the offset() terms.
     weights : Tensor, (n,)
-        Each row's log density is multiplied by its weight (1 unless given).
+        Each row's log density is multiplied by its weight (1 unless given as frequencies; 0 or 1 beside `divisor`).
     terms : tuple of TermData
+    divisor : Tensor, (n, 1), or None
+        Precision weights: each row's dispersion is phi / divisor.
     """
 
     family: Family
@@ -187,10 +195,11 @@ class JointModel:
     offset: Tensor
     weights: Tensor
     terms: tuple[TermData, ...]
+    divisor: Tensor | None = None
 
     @classmethod
-    def from_design(cls, design: Design, family: Family) -> JointModel:
-        """Tensors of a training design; the family reads the response."""
+    def from_design(cls, design: Design, family: Family, weight_kind: WeightKind = "frequency") -> JointModel:
+        """Tensors of a training design; the family reads the response, `weight_kind` says what its weights mean."""
         if design.response is None:
             raise ValueError("the design has no response")
         target = family.encode(design.response)
@@ -200,6 +209,12 @@ class JointModel:
             terms.append(TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start))
             start += len(t.levels) * len(t.names)
         weights = np.ones(design.n) if design.weights is None else design.weights
+        divisor = None
+        if weight_kind == "precision":
+            check_precision_weights(family)
+            # A row of weight 0 has no dispersion, and counts for nothing.
+            divisor = torch.as_tensor(np.where(weights > 0, weights, 1.0), dtype=torch.float64)[:, None]
+            weights = (weights > 0).astype(float)
         offset = torch.as_tensor(design.offset, dtype=torch.float64)
         return cls(
             family,
@@ -209,6 +224,7 @@ class JointModel:
             offset[:, None, None].expand(-1, classes, 1),
             torch.as_tensor(weights, dtype=torch.float64),
             tuple(terms),
+            divisor=divisor,
         )
 
     @property
@@ -264,6 +280,7 @@ class JointModel:
             X=self.X[rows],
             offset=self.offset[rows],
             weights=self.weights[rows],
+            divisor=None if self.divisor is None else self.divisor[rows],
             terms=terms,
         )
 
@@ -277,6 +294,7 @@ class JointModel:
             self,
             target=replace(self.target, y=self.target.y.to(torch.float32)),
             weights=self.weights.to(torch.float32),
+            divisor=None if self.divisor is None else self.divisor.to(torch.float32),
             terms=tuple(term.single() for term in self.terms),
         )
 
@@ -315,26 +333,71 @@ class JointModel:
         parts = [term.transpose(values) for term in self.terms]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    @property
+    def row_weights(self) -> Tensor:
+        """Weight of each row's squared residual, (n,): frequency or precision."""
+        return self.weights if self.divisor is None else self.weights * self.divisor[:, 0]
+
+    def row_phi(self, phi: float, rows: slice | Tensor = _EVERY_ROW) -> Dispersion:
+        """The dispersion of each row, (n, 1); phi itself unless there are precision weights."""
+        return phi if self.divisor is None else phi / self.divisor[rows]
+
+    def start(self) -> tuple[Tensor, float]:
+        """Starting eta of an intercept-only model (C,), and phi."""
+        eta, phi = self.family.start(self.target.y, self.row_weights)
+        return eta, phi if self.divisor is None else phi * float(self.row_weights.sum() / self.weights.sum())
+
+    def dispersion(self, eta: Tensor, phi: float) -> float:
+        """Dispersion that maximises the expected log density over the draws in `eta`, searched from `phi`."""
+        if self.divisor is None:
+            return self.family.dispersion(eta, self.target.y, self.weights)
+        for _ in range(_DISPERSION_STEPS):
+            score, information, _ = self.dispersion_derivatives(eta, phi)
+            slope = float(score.sum())
+            # Where log p bends upwards in log phi, uphill all the same.
+            step = slope / max(abs(float(information.sum())), 1e-300)
+            phi *= math.exp(min(max(step, -2.0), 2.0))
+            if abs(step) < _SMALL_STEP:
+                break
+        return phi
+
+    def log_prob(self, eta: Tensor, phi: float) -> Tensor:
+        """Log p(y | eta) of each row, (n, S)."""
+        return self.weights[:, None] * self.family.log_prob(eta, self.target.y, self.row_phi(phi))
+
     def log_likelihood(self, eta: Tensor, phi: float) -> Tensor:
         """Sum over rows of log p(y | eta), one number a draw: (S,)."""
-        return (self.weights[:, None] * self.family.log_prob(eta, self.target.y, phi)).sum(dim=0)
+        return self.log_prob(eta, phi).sum(dim=0)
 
     def log_likelihood_and_score(self, eta: Tensor, phi: float) -> tuple[Tensor, Tensor]:
         """Log likelihood up to terms free of eta, (S,), and its derivative with respect to eta, (n, C, S)."""
-        log_p, score = self.family.log_prob_and_score(eta, self.target.y, phi)
+        log_p, score = self.family.log_prob_and_score(eta, self.target.y, self.row_phi(phi))
         if self.weighted:
             log_p, score = self.weights[:, None] * log_p, self.weights[:, None, None] * score
         return log_p.sum(dim=0, dtype=torch.float64), score
 
     def weight(self, eta: Tensor, phi: float) -> Tensor:
         """Information of each row about eta, (n, C, C, S)."""
-        weight = self.family.weight(eta, self.target.y, phi)
+        weight = self.family.weight(eta, self.target.y, self.row_phi(phi))
         return self.weights[:, None, None, None] * weight if self.weighted else weight
 
     def weight_diagonal(self, eta: Tensor, phi: float) -> Tensor:
         """Information of each row about each class's own eta, (n, C, S)."""
-        weight = self.family.weight_diagonal(eta, self.target.y, phi)
+        weight = self.family.weight_diagonal(eta, self.target.y, self.row_phi(phi))
         return self.weights[:, None, None] * weight if self.weighted else weight
+
+    def curvature(self, eta: Tensor, phi: float) -> Tensor:
+        """Minus each row's observed second derivative of log p in eta, (n, C, C, S)."""
+        curvature = self.family.curvature(eta, self.target.y, self.row_phi(phi))
+        return self.weights[:, None, None, None] * curvature if self.weighted else curvature
+
+    def dispersion_derivatives(self, eta: Tensor, phi: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Each row's derivatives in log phi, see :meth:`glmmnet.families.Family.dispersion_derivatives`."""
+        score, information, cross = self.family.dispersion_derivatives(eta, self.target.y, self.row_phi(phi))
+        if self.weighted:
+            weights = self.weights[:, None]
+            return weights * score, weights * information, weights[:, None] * cross
+        return score, information, cross
 
     def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
         """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""
@@ -403,6 +466,17 @@ class JointModel:
             size = term.r * self.n_classes
             blocks.append(sp.kron(sp.eye(term.q), small.reshape(size, size)))
         return sp.block_diag(blocks, format="csr")
+
+
+def check_precision_weights(family: Family) -> None:
+    """DesignError unless the variance of the response is proportional to phi."""
+    if family.proportional:
+        return
+    raise DesignError(
+        "weight_kind='precision' divides each row's dispersion by its weight, but the variance of family "
+        f"{family.name!r} is not proportional to one. Counts out of trials are written p(successes, trials) ~ ...; a "
+        "row that stands for several takes weight_kind='frequency'."
+    )
 
 
 def away_from_singular(sigma: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
 WHOLE_LIMIT = 512
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
+#: Columns of an inverse that are solved for together.
+_COLUMNS_AT_ONCE = 500
 
 
 class Whitening(Protocol):
@@ -327,6 +329,17 @@ class GaussianPosterior:
         """Independent draws of b, (Q, C, S)."""
         spread = torch.as_tensor(self.factor.draw(draws))
         return self.mode[:, :, None] + spread.reshape(*self.mode.shape, draws)
+
+    def sd(self) -> Tensor:
+        """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""
+        size = self.mode.numel()
+        variance = np.empty(size)
+        for start in range(0, size, _COLUMNS_AT_ONCE):
+            own = np.arange(start, min(start + _COLUMNS_AT_ONCE, size))
+            columns = np.zeros((size, len(own)))
+            columns[own, own - start] = 1.0
+            variance[own] = self.factor.solve(columns)[own, own - start]
+        return torch.as_tensor(variance).sqrt().reshape(self.mode.shape)
 
 
 def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:

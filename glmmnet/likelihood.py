@@ -16,6 +16,7 @@ from torch import Tensor
 from glmmnet.cholesky import dense_size, factorize
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.errors import FitError
+from glmmnet.exact import log_volume, orthonormal
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import (
     LaplacePoint,
@@ -50,7 +51,7 @@ class LogLikelihood:
     value : float
     se : float
         Monte Carlo standard error; 0 for deterministic methods.
-    method : {"exact", "agq", "thermodynamic", "importance", "laplace"}
+    method : {"exact", "reml", "agq", "thermodynamic", "importance", "laplace"}
     """
 
     value: float
@@ -91,7 +92,7 @@ def log_likelihood(
         For ``thermodynamic``.
     method : str, optional
         None: the best that the model allows: exact (Gaussian), agq (one random term of at most two effects a level),
-        else thermodynamic.
+        else thermodynamic. ``reml``: of a Gaussian model, with beta integrated out as well; at its best beta.
 
     Raises
     ------
@@ -130,6 +131,23 @@ def _exact(setting: _Setting) -> LogLikelihood:
     return LogLikelihood(value, 0.0, "exact")
 
 
+def _reml(setting: _Setting) -> LogLikelihood:
+    """The exact likelihood with beta integrated out: less log|X'V^-1 X| / 2 and p of the factors (2 pi)^(-1/2)."""
+    joint, params = setting.joint, setting.params
+    if not joint.family.quadratic:
+        raise FitError(f"method='reml' needs the family gaussian with identity link, not {joint.family!r}.")
+    value = _exact(setting).value
+    weighted = joint.row_weights.sqrt()[:, None] * joint.X
+    basis, _ = orthonormal(weighted)
+    information = basis.T @ basis / params.phi
+    if joint.terms:
+        pulled = (joint.z_matrix.T @ (joint.row_weights.sqrt()[:, None] * basis).numpy()) / params.phi
+        precision = joint.information(joint.weight(setting.fixed, params.phi)[..., 0]) + joint.precision_matrix(params)
+        information = information - torch.as_tensor(pulled.T @ factorize(precision, joint.segments).solve(pulled))
+    log_det = float(torch.linalg.slogdet(information)[1]) + 2 * log_volume(basis, weighted)
+    return LogLikelihood(value - 0.5 * log_det + 0.5 * basis.shape[1] * math.log(2 * math.pi), 0.0, "reml")
+
+
 def _laplace(setting: _Setting) -> LogLikelihood:
     if not setting.joint.terms:
         return _exact(setting)
@@ -137,7 +155,7 @@ def _laplace(setting: _Setting) -> LogLikelihood:
 
 
 def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
-    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole H, and the mode."""
+    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole observed H, and the mode."""
     joint, params, fixed = setting.joint, setting.params, setting.fixed
     if not has_factor(joint):
         raise FitError(
@@ -155,6 +173,10 @@ def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
         mode = mode + step
         if float(step.abs().max()) < 1e-8:
             break
+    if not joint.family.canonical:
+        eta = fixed + joint.random_eta(mode[:, :, None])
+        observed = joint.information(joint.curvature(eta, params.phi)[..., 0]) + prior
+        factor = factorize(observed, joint.segments)
     log_joint = _log_joint(setting, mode[:, :, None])
     return float(log_joint[0]) + 0.5 * (mode.numel() * math.log(2 * math.pi) - factor.logdet), mode
 
@@ -256,6 +278,7 @@ def _variance_of_mean(values: np.ndarray) -> float:
 
 _METHODS: dict[str, Callable[[_Setting], LogLikelihood]] = {
     "exact": _exact,
+    "reml": _reml,
     "agq": _agq,
     "thermodynamic": _thermodynamic,
     "importance": _importance,

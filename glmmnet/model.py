@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ from glmmnet.progress import interruptible, progress_bar
 from glmmnet.results import GLMMNetResults
 from glmmnet.samplers import SAMPLERS
 from glmmnet.threads import torch_session
-from glmmnet.typing import Sampler
+from glmmnet.typing import Sampler, WeightKind
 
 #: Standard deviations below this share of the residual's (or of eta's unit) are reported as 0.
 _BOUNDARY = 1e-4
@@ -66,6 +66,7 @@ class GLMMNet:
         nn_options: Mapping[str, Any] | None,
         networks: Mapping[str, Any] | None,
         booleans: pd.DataFrame | None = None,
+        weight_kind: WeightKind = "frequency",
     ) -> None:
         self.formula = formula
         self.family = family
@@ -74,7 +75,7 @@ class GLMMNet:
         self._nn_options = dict(nn_options or {})
         self._networks = dict(networks or {})
         self._booleans = pd.DataFrame() if booleans is None else booleans
-        self._joint = JointModel.from_design(design, family)
+        self._joint = JointModel.from_design(design, family, weight_kind)
         if design.neural:
             # Built once here, so that a wrong option is an error before anything is fitted.
             with torch.random.fork_rng(devices=[]):
@@ -93,12 +94,17 @@ class GLMMNet:
         nn: Mapping[str, Any] | None = None,
         networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
         weights: str | np.ndarray | None = None,
+        weight_kind: WeightKind = "frequency",
         na_action: Literal["drop", "raise"] = "drop",
         context: Mapping[str, Any] | None = None,
     ) -> GLMMNet:
         """See :func:`glmm`."""
         if not isinstance(data, pd.DataFrame):
             raise TypeError(f"data is a {type(data).__name__}; give a pandas DataFrame.")
+        if weight_kind not in get_args(WeightKind):
+            raise ValueError(f"weight_kind={weight_kind!r} must be {' or '.join(map(repr, get_args(WeightKind)))}.")
+        if weight_kind == "precision" and weights is None:
+            raise ValueError("weight_kind='precision' says what weights= means; no weights are given.")
         resolved = resolve(family)
         spec = parse(formula, columns=list(data.columns))
         design, state = build_design(spec, data, na_action=na_action, context=context, weights=weights)
@@ -110,7 +116,7 @@ class GLMMNet:
                 stacklevel=3,
             )
         booleans = data.select_dtypes(include=["bool", "boolean"]).copy() if design.neural else None
-        model = cls(formula, resolved, design, state, nn, networks, booleans)
+        model = cls(formula, resolved, design, state, nn, networks, booleans, weight_kind)
         if names := collinear_columns(model._joint):
             warnings.warn(
                 f"columns of the fixed part are collinear: {', '.join(names)}; their coefficients are only "
@@ -184,6 +190,8 @@ class GLMMNet:
             raise FitError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")
         if validation is not None and not self.design.neural:
             raise FormulaError(f"validation= holds rows out for nn() blocks; the formula {self.formula!r} has none.")
+        if config.reml:
+            self._check_reml(sampler)
         held = None if validation is None else held_rows(validation, self._booleans, self.design.rows)
         began = time.perf_counter()
         with torch_session(seed, config.threads), interruptible() as interruption:
@@ -220,6 +228,17 @@ class GLMMNet:
         seconds = time.perf_counter() - began
         converged = last.converged and not separating
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)
+
+    def _check_reml(self, sampler: str | Sampler | None) -> None:
+        """FitError where beta cannot be integrated out exactly."""
+        if not self.family.quadratic:
+            raise FitError(f"reml=True is for family='gaussian' with the identity link, not {self.family!r}.")
+        if self.design.neural:
+            raise FitError(f"reml=True is for models without nn(); the formula is {self.formula!r}.")
+        if sampler is not None:
+            raise FitError(f"reml=True maximises the exact likelihood; leave sampler={sampler!r} out.")
+        if float(self._joint.weights.sum()) <= len(self.design.x_names):
+            raise FitError(f"reml=True needs more rows than the {len(self.design.x_names)} fixed effects.")
 
     def _sampler(self, sampler: str | Sampler | None) -> Sampler | None:
         if isinstance(sampler, str):
@@ -368,6 +387,7 @@ def glmm(
     nn: Mapping[str, Any] | None = None,
     networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
     weights: str | np.ndarray | None = None,
+    weight_kind: WeightKind = "frequency",
     na_action: Literal["drop", "raise"] = "drop",
     context: Mapping[str, Any] | None = None,
 ) -> GLMMNet:
@@ -388,7 +408,11 @@ def glmm(
     networks : mapping, optional
         {name: torch.nn.Module or factory(n_inputs, n_outputs)} for blocks ``nn(x, name="name")``.
     weights : str or array, (n,), optional
-        Frequency weights: each row's log density is multiplied by its weight (as in glmmTMB).
+        Not negative; a row of weight 0 has no part in the fit.
+    weight_kind : {"frequency", "precision"}
+        ``frequency``: a row of weight w stands for w rows, its log density is multiplied by w (as in glmmTMB).
+        ``precision``: its dispersion is phi / w, as of a mean of w observations (`weights` of R's lm, glm and lme4);
+        for families whose variance is proportional to phi. Predictions of new observations are of weight 1.
     na_action : {"drop", "raise"}
         What happens to rows with a missing value in a column of the formula.
     context : mapping, optional
@@ -414,5 +438,13 @@ def glmm(
     ['carrier', 'Residual']
     """
     return GLMMNet.from_formula(
-        formula, data, family, nn=nn, networks=networks, weights=weights, na_action=na_action, context=context
+        formula,
+        data,
+        family,
+        nn=nn,
+        networks=networks,
+        weights=weights,
+        weight_kind=weight_kind,
+        na_action=na_action,
+        context=context,
     )

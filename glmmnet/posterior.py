@@ -79,7 +79,7 @@ def _row_draws(fitted: Fitted, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         rows = slice(start, min(start + 5000, joint.n))
         eta = conditional_draws(fitted, design, rows, fixed, Request())
         if "log_likelihood" in out:
-            log_p = joint.family.log_prob(eta, joint.target.y[rows], fitted.params.phi)
+            log_p = joint.family.log_prob(eta, joint.target.y[rows], joint.row_phi(fitted.params.phi, rows))
             out["log_likelihood"][rows] = (joint.weights[rows, None] * log_p).to(torch.float32).numpy()
         if "posterior_predictive" in out:
             out["posterior_predictive"][rows] = _replicate(fitted, eta, rows)
@@ -90,5 +90,5 @@ def _replicate(fitted: Fitted, eta: torch.Tensor, rows: slice) -> np.ndarray:
     joint = fitted.joint
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fitted.seed + rows.start)
-        values = joint.family.simulate(eta, joint.target.y[rows], fitted.params.phi)
+        values = joint.family.simulate(eta, joint.target.y[rows], joint.row_phi(fitted.params.phi, rows))
     return values.to(torch.float32).numpy()

@@ -247,7 +247,7 @@ def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
             elif joint.terms and level == "conditional":
                 pick = replicate % fitted.draws.b.shape[2]
                 eta = eta + joint.random_eta(fitted.draws.b[:, :, pick, None].to(torch.float64))
-            columns.append(family.simulate(eta, joint.target.y, fitted.params.phi)[:, 0].numpy())
+            columns.append(family.simulate(eta, joint.target.y, joint.row_phi(fitted.params.phi))[:, 0].numpy())
     labels = joint.target.labels
     frame = pd.DataFrame(np.column_stack(columns), index=fitted.design.index)
     if family.class_means:

@@ -22,6 +22,8 @@ _MOST_DIMENSIONS = 2
 _ROWS_AT_ONCE = 4_000_000
 #: Quadrature points a dimension, fewer where rows x points or levels x points are more than so many.
 _NODES, _FEWER_NODES, _MOST_ROWS, _MOST_LEVELS = 31, 15, 500_000_000, 50_000_000
+#: Derivatives take fewer points where rows x points x parameters are more, and none where more still.
+_MANY_SCORES, _MOST_SCORES = 100_000_000, 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,18 @@ def n_nodes(joint: JointModel) -> int:
     return _NODES if joint.n * points <= _MOST_ROWS and term.q * points <= _MOST_LEVELS else _FEWER_NODES
 
 
+def derivative_nodes(joint: JointModel, parameters: int) -> int | None:
+    """Quadrature points a dimension for derivatives in so many parameters; None where they cost too much."""
+    nodes = n_nodes(joint)
+
+    def scores(nodes: int) -> int:
+        return joint.n * parameters * nodes ** (joint.terms[0].r * joint.n_classes)
+
+    if scores(nodes) > _MANY_SCORES:
+        nodes = min(nodes, _FEWER_NODES)
+    return nodes if scores(nodes) <= _MOST_SCORES else None
+
+
 def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes: int) -> LevelQuadrature:
     """Quadrature with `nodes` points a dimension; see :func:`has_quadrature`.
 
@@ -78,7 +92,7 @@ def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes
     values = []
     for part in _pieces(grid.shape[1], joint.n * joint.n_classes):
         b = _points(mode, spread, grid[:, part])
-        log_p = joint.weights[:, None] * joint.family.log_prob(fixed + joint.random_eta(b), joint.target.y, params.phi)
+        log_p = joint.log_prob(fixed + joint.random_eta(b), params.phi)
         own = b.reshape(term.q, term.r, joint.n_classes, -1)
         values.append(term.level_sum(log_p) - 0.5 * torch.einsum("qics,cij,qjcs->qs", own, precision, own))
     # hermegauss integrates against exp(-x^2 / 2): that factor is given back.
@@ -101,7 +115,7 @@ def _points(mode: Tensor, spread: Tensor, grid: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """The log-likelihood near the parameters: coefficients, classes innermost, then variance parameters.
+    """The log-likelihood near the parameters: coefficients, classes innermost, then variance parameters and dispersion.
 
     Attributes
     ----------
@@ -111,7 +125,7 @@ class SecondOrder:
     information : Tensor, (k, k)
         Minus the second derivatives.
     complete : Tensor, (k, k)
-        Expected information if b were observed.
+        Information if b were observed, averaged over its posterior; about Sigma the expected one.
     """
 
     value: float
@@ -137,7 +151,7 @@ def second_order(
     columns : Tensor, (n, m)
         Columns of the fixed part, in place of X.
     active : tuple of VarianceParameter, (k,)
-        See :func:`glmmnet.variance.active_parameters`.
+        See :func:`glmmnet.variance.active_parameters`; the dispersion, if it is among them, last.
     nodes : int
         Quadrature points a dimension.
 
@@ -146,37 +160,49 @@ def second_order(
     Louis (1982), J. R. Stat. Soc. B 44(2), 226-233.
     """
     term, precision, fixed = joint.terms[0], joint.precisions(params)[0], joint.fixed_eta(params, f)
-    derivatives = [derivative(params, p) for p in active]
-    pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(active, derivatives, strict=True)]
-    size = columns.shape[1] * joint.n_classes
-    mean_weight = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
-    mean = torch.zeros(term.q, size + len(active), dtype=torch.float64)
-    second = torch.zeros(size + len(active), size + len(active), dtype=torch.float64)
+    of_sigma = tuple(p for p in active if p.term >= 0)
+    derivatives = [derivative(params, p) for p in of_sigma]
+    pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(of_sigma, derivatives, strict=True)]
+    size, k = columns.shape[1] * joint.n_classes, len(active)
+    dispersion = k > len(of_sigma)
+    mean_curvature = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
+    mean_cross, about_dispersion = torch.zeros(joint.n, joint.n_classes, dtype=torch.float64), 0.0
+    mean = torch.zeros(term.q, size + k, dtype=torch.float64)
+    second = torch.zeros(size + k, size + k, dtype=torch.float64)
     quadrature = level_quadrature(joint, fixed, params, nodes)
     for b, probability in quadrature.points(joint.n * max(size, 1)):
         eta = fixed + joint.random_eta(b)
         _, score = joint.log_likelihood_and_score(eta, params.phi)
         of_row = probability.index_select(0, term.index)
-        mean_weight += torch.einsum("ncds,ns->ncd", joint.weight(eta, params.phi), of_row)
+        mean_curvature += torch.einsum("ncds,ns->ncd", joint.curvature(eta, params.phi), of_row)
         scores = []
         if size:
             by_row = columns[:, :, None, None] * score[:, None]
             scores.append(term.level_sum(by_row).reshape(term.q, size, b.shape[2]))
         own = b.reshape(term.q, term.r, joint.n_classes, -1)
-        for p, matrix in zip(active, pulled, strict=True):
+        for p, matrix in zip(of_sigma, pulled, strict=True):
             of_class = own[:, :, p.class_]
             trace = (matrix * params.sigma[0][p.class_]).sum()
             scores.append(0.5 * (torch.einsum("qis,ij,qjs->qs", of_class, matrix, of_class) - trace)[:, None])
+        if dispersion:
+            own_score, information, cross = joint.dispersion_derivatives(eta, params.phi)
+            # On the scale of log phi^(1/2).
+            scores.append(2.0 * term.level_sum(own_score)[:, None])
+            about_dispersion += 4.0 * float((information * of_row).sum())
+            mean_cross += 2.0 * torch.einsum("ncs,ns->nc", cross, of_row)
         every = torch.cat(scores, dim=1)
         weighted = every * probability[:, None]
         mean += weighted.sum(dim=2)
         second += torch.einsum("qas,qbs->ab", weighted, every)
     complete = torch.zeros_like(second)
-    fixed_part = torch.einsum("nk,ncd,nm->kcmd", columns, mean_weight, columns)
+    fixed_part = torch.einsum("nk,ncd,nm->kcmd", columns, mean_curvature, columns)
     complete[:size, :size] = fixed_part.reshape(size, size)
-    for a, p in enumerate(active):
-        for b_, other in enumerate(active):
+    for a, p in enumerate(of_sigma):
+        for b_, other in enumerate(of_sigma):
             if other.class_ == p.class_:
                 complete[size + a, size + b_] = 0.5 * term.q * (pulled[a] * derivatives[b_].T).sum()
+    if dispersion:
+        complete[-1, -1] = about_dispersion
+        complete[:size, -1] = complete[-1, :size] = (columns.T @ mean_cross).reshape(-1)
     value = float(torch.logsumexp(quadrature.log_mass, dim=1).sum())
     return SecondOrder(value, mean.sum(dim=0), complete - (second - mean.T @ mean), complete)

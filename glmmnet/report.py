@@ -66,7 +66,7 @@ class Report:
             ("Df Linear:", str(self.df_linear)),
             ("Df Neural:", str(self.df_neural)),
             ("Df Variance:", str(self.df_variance)),
-            ("Log-Likelihood:", f"{self.llf.value:.1f}{error}"),
+            ("REML Log-Lik.:" if fitted.config.reml else "Log-Likelihood:", f"{self.llf.value:.1f}{error}"),
         )
 
     def _neural(self) -> pd.DataFrame:
@@ -143,6 +143,8 @@ class Report:
             )
         if fitted.joint.target.note:
             notes.append(f"Response: {fitted.joint.target.note}")
+        if fitted.joint.divisor is not None:
+            notes.append("Precision weights: the dispersion of a row is phi / weight")
         if fitted.design.n_dropped:
             notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
         if fitted.separating:
@@ -166,16 +168,18 @@ def _short(name: str) -> str:
 
 
 def _gaussian_method(fitted: Fitted) -> str:
-    joint = fitted.joint
+    joint, word = fitted.joint, "REML likelihood" if fitted.config.reml else "likelihood"
     if dense_size(joint.segments) <= fitted.config.exact_limit:
-        return "Exact Gaussian likelihood maximised (blocked Cholesky)"
+        return f"Exact Gaussian {word} maximised (blocked Cholesky)"
     if can_score(joint):
-        return "Gaussian likelihood maximised by Fisher scoring (random probes)"
+        return f"Gaussian {word} maximised by Fisher scoring (random probes)"
     return "EM with exact draws (sparse factor)"
 
 
 def method_name(fitted: Fitted) -> str:
     """How the model was fitted, for the summary."""
+    if fitted.config.reml:
+        return "REML (exact)" if fitted.joint.terms else "REML"
     if not fitted.joint.terms:
         return "ML" if fitted.predictor is None else "Minibatches"
     if fitted.sampler is not None:

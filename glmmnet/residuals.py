@@ -15,16 +15,19 @@ def response_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
 
 def pearson_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
     """Response residuals over the standard deviation of the response given b, shaped as `mean`."""
-    observed = fitted.joint.family.observed(fitted.joint.target.y)
-    variance = fitted.joint.family.variance(mean.reshape(observed.shape), fitted.joint.target.y, fitted.params.phi)
+    joint = fitted.joint
+    observed = joint.family.observed(joint.target.y)
+    variance = joint.family.variance(mean.reshape(observed.shape), joint.target.y, joint.row_phi(fitted.params.phi))
     return response_residuals(fitted, mean) / variance.reshape(mean.shape).clamp_min(1e-300).sqrt()
 
 
 def deviance_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
-    """Signed root of each row's deviance, (n, 1); of a class the root alone."""
+    """Signed root of each row's deviance, times its precision weight, (n, 1); of a class the root alone."""
     family, y = fitted.joint.family, fitted.joint.target.y
     observed = family.observed(y)
     root = family.unit_deviance(mean.reshape(observed.shape), y, fitted.params.phi).clamp_min(0.0).sqrt()
+    if fitted.joint.divisor is not None:
+        root = root * fitted.joint.divisor[:, 0].sqrt()
     if family.class_means:
         return root[:, None]
     return (torch.sign(observed - mean.reshape(observed.shape)) * root)[:, None]

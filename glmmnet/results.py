@@ -187,6 +187,11 @@ class GLMMNetResults:
         return estimates.dispersion(self.fitted, self._variance_errors, 0.05)
 
     @property
+    def reml(self) -> bool:
+        """Fitted by restricted maximum likelihood."""
+        return self.fitted.config.reml
+
+    @property
     def singular(self) -> bool:
         """A variance is estimated as 0, or a correlation as +-1."""
         matrices = [matrix for sigma in self.fitted.params.sigma for matrix in sigma]
@@ -196,7 +201,7 @@ class GLMMNetResults:
 
     @cached_property
     def _log_likelihood(self) -> LogLikelihood:
-        return self._loglike(None)
+        return self._loglike("reml" if self.reml else None)
 
     def _loglike(self, method: str | None) -> LogLikelihood:
         f = self.fitted
@@ -208,7 +213,7 @@ class GLMMNetResults:
 
         Parameters
         ----------
-        method : {"exact", "agq", "thermodynamic", "importance", "laplace"}, optional
+        method : {"exact", "reml", "agq", "thermodynamic", "importance", "laplace"}, optional
             None: the one of `llf`.
 
         Raises
@@ -220,7 +225,7 @@ class GLMMNetResults:
 
     @property
     def llf(self) -> float:
-        """Marginal log-likelihood, the random effects integrated out (f held fixed)."""
+        """Marginal log-likelihood, the random effects integrated out (f held fixed); of a REML fit, beta as well."""
         return self._log_likelihood.value
 
     @property
@@ -230,7 +235,7 @@ class GLMMNetResults:
 
     @property
     def llf_method(self) -> str:
-        """How `llf` was computed: exact, agq, thermodynamic, importance or laplace."""
+        """How `llf` was computed: exact, reml, agq, thermodynamic, importance or laplace."""
         return self._log_likelihood.method
 
     @property
@@ -304,6 +309,14 @@ class GLMMNetResults:
         same = restricted.family.name == self.family.name
         if not same or not torch.equal(restricted.fitted.joint.target.y, self.fitted.joint.target.y):
             raise ValueError("the models have different responses or families; their likelihoods do not compare.")
+        if self.reml != restricted.reml:
+            raise ValueError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
+        x, other = self.fitted.joint.X, restricted.fitted.joint.X
+        if self.reml and not (x.shape == other.shape and torch.equal(x, other)):
+            raise ValueError(
+                "REML likelihoods of models with different fixed effects do not compare: each integrates its own beta "
+                "out. Fit both with reml=False."
+            )
         se = float(np.hypot(self.llf_se, restricted.llf_se))
         return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
 

@@ -15,6 +15,9 @@ from torch import Tensor
 
 ResponseKind = Literal["numeric", "boolean", "categorical", "counts"]
 
+#: What `weights=` means, see :func:`glmmnet.glmm`.
+WeightKind = Literal["frequency", "precision"]
+
 #: phi as families take it: one number, or a Tensor that broadcasts against (n, S), e.g. a dispersion a row, (n, 1).
 Dispersion = float | Tensor
 

@@ -77,6 +77,9 @@ class EMConfig:
     exact_limit : int
         Gaussian models whose blocked Cholesky leaves at most so many dense rows end by maximising the exact likelihood;
         larger ones by EM with exact draws.
+    reml : bool
+        Restricted maximum likelihood: beta is integrated out too, so that variances are not too small where columns are
+        many. Gaussian family, identity link, no nn(), no named sampler.
     orthogonalize : "auto" or False
         "auto": fixed columns whose variables all sit inside an nn() block take f's linear share in them.
     threads : int or None
@@ -102,6 +105,7 @@ class EMConfig:
     draws: int = 250
     warmup: int = 20
     exact_limit: int = 2000
+    reml: bool = False
     orthogonalize: str | bool = "auto"
     threads: int | None = None
 
@@ -114,6 +118,8 @@ class EMConfig:
         self._real("valid_fraction", "at least 0 and below 0.9", lambda v: 0 <= v < 0.9)
         self._real("averaging", "above 0.5 and at most 1", lambda v: 0.5 < v <= 1)
         self._real("tol", "positive", lambda v: v > 0)
+        if not isinstance(self.reml, bool):
+            raise TypeError(f"fit option reml={self.reml!r} must be True or False.")
         # 0 == False, but is no way to write it.
         if self.orthogonalize is not False and self.orthogonalize != "auto":
             raise FitError(f"fit option orthogonalize={self.orthogonalize!r} must be 'auto' or False.")

@@ -19,7 +19,7 @@ def refuse_exact_fit(joint: JointModel, phi: float, f: Tensor | None = None) -> 
 
     Least squares on all columns is computed only where the residual variance `phi` is suspiciously small.
     """
-    spread = joint.family.start(joint.target.y, joint.weights)[1]
+    spread = joint.start()[1]
     if not joint.family.quadratic or phi > _SUSPICIOUS * spread:
         return
     root = joint.weights.sqrt().numpy()

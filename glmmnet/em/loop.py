@@ -72,7 +72,7 @@ class Problem:
 
 def starting_parameters(joint: JointModel) -> Parameters:
     """Beta of the model without random effects, and variances of the order of what is left."""
-    eta, phi = joint.family.start(joint.target.y, joint.weights)
+    eta, phi = joint.start()
     beta = torch.zeros(joint.X.shape[1], joint.n_classes, dtype=torch.float64)
     if "Intercept" in joint.x_names:
         beta[joint.x_names.index("Intercept")] = eta
@@ -152,19 +152,26 @@ def _output(joint: JointModel, f: Tensor | None) -> Tensor:
 def _maximise(
     joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
 ) -> Iterator[EMState]:
-    """Maximum likelihood of a Gaussian model: Fisher scoring for many levels, then the exact likelihood if quick."""
+    """Maximum likelihood or REML of a Gaussian model: scoring for many levels, then the exact likelihood if quick."""
     quick = dense_size(joint.segments) <= config.exact_limit
     if not quick and not can_score(joint):
+        if config.reml:
+            raise FitError(
+                f"reml=True needs the exact likelihood, but {dense_size(joint.segments)} dense rows are left after the "
+                f"largest grouping factor, more than exact_limit={config.exact_limit}; leave reml out or raise "
+                "exact_limit."
+            )
         yield from _polish(joint, params, f, iteration, None, config)
         return
-    if can_score(joint) and joint.n_effects > _FEW_EFFECTS:
+    scored = can_score(joint) and joint.n_effects > _FEW_EFFECTS
+    if scored:
         tol = config.tol if quick else config.tol / _CLOSER
-        for step in VarianceScoring(joint, f).run(params, config.max_iter, tol):
+        for step in VarianceScoring(joint, f, reml=config.reml).run(params, config.max_iter, tol):
             iteration, params = iteration + 1, step.params
             done = not quick and step.change < tol
             yield _ml_state(joint, params, f, iteration, step.change, done, torch.as_tensor(step.b)[:, None])
     if quick:
-        params = GaussianLikelihood(joint, f).maximise(params)
+        params = GaussianLikelihood(joint, f, reml=config.reml).maximise(params, near=scored)
         mode = torch.zeros(0, 1, dtype=torch.float64)
         if joint.terms:
             mode = gaussian_posterior(joint, joint.fixed_eta(params, f), floored(joint, params)).mode

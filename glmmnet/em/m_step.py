@@ -213,5 +213,5 @@ def _dispersion(joint: JointModel, params: Parameters, working: list[Tensor], b:
     )
     fixed = joint.fixed_eta(params, f)
     parts = list(_chunks(rescaled, joint.n * joint.n_classes))
-    values = [joint.family.dispersion(fixed + joint.random_eta(d), joint.target.y, joint.weights) for d in parts]
+    values = [joint.dispersion(fixed + joint.random_eta(d), params.phi) for d in parts]
     return sum(v * d.shape[2] for v, d in zip(values, parts, strict=True)) / b.shape[2]

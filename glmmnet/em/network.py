@@ -146,14 +146,16 @@ class NetworkTraining:
         offsets = (fixed + random).to(torch.float32).split(self._batch)
         marginals = fixed.to(torch.float32).split(self._batch)
         ys = joint.target.y[part].to(torch.float32).split(self._batch)
+        phi = joint.row_phi(params.phi, part)
+        phis = phi.to(torch.float32).split(self._batch) if isinstance(phi, Tensor) else (phi,) * len(ys)
         weights = joint.weights[part].to(torch.float32).split(self._batch)
         inputs = [x[part].split(self._batch) for x in self.train.xs]
         self._learner.train()
         for k, y in enumerate(ys):
             f = self._learner([x[k] for x in inputs])[:, :, None]
-            log_p = family.log_prob(f + offsets[k], y, params.phi)[:, 0]
+            log_p = family.log_prob(f + offsets[k], y, phis[k])[:, 0]
             if config.fe_loss_weight:
-                log_p = log_p + config.fe_loss_weight * family.log_prob(f + marginals[k], y, params.phi)[:, 0]
+                log_p = log_p + config.fe_loss_weight * family.log_prob(f + marginals[k], y, phis[k])[:, 0]
             loss = -(weights[k] * log_p).mean() if joint.weighted else -log_p.mean()
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -173,7 +175,7 @@ class NetworkTraining:
         eta = joint.fixed_eta(params, self.predictor.predict(self.valid.xs))
         if joint.terms:
             eta = eta + joint.random_eta(self._spread_out(params, f))
-        log_p = self.valid.joint.family.log_prob(eta, joint.target.y, params.phi)
+        log_p = joint.family.log_prob(eta, joint.target.y, joint.row_phi(params.phi))
         log_mean = torch.logsumexp(log_p, dim=1) - math.log(log_p.shape[1])
         return -2.0 * float(joint.weights @ log_mean) / float(joint.weights.sum())
 

@@ -1,7 +1,7 @@
 """Newton's method on the likelihood by quadrature, which ends the polish where b can be integrated out level by level.
 
-A few Monte Carlo iterations bring the estimates near; Newton steps over beta, log standard deviations and Fisher z take
-them to the maximum, free of Monte Carlo error. f is held fixed.
+A few Monte Carlo iterations bring the estimates near; Newton steps over beta, log standard deviations, Fisher z and
+log dispersion take them to the maximum, free of Monte Carlo error. f is held fixed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.state import EMState
 from glmmnet.exact import orthonormal
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.quadrature import SecondOrder, has_quadrature, n_nodes, second_order
+from glmmnet.quadrature import SecondOrder, derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, shifted
 
 #: Quadrature points a dimension of the first searches, before as many as the likelihood takes; and the change of the
@@ -30,10 +30,12 @@ _NEAR = 0.05
 _STEPS, _HALVINGS = 20, 8
 #: A step moves log standard deviations and Fisher z at most so far, and the fixed part of eta (root mean square).
 _LONGEST, _LONGEST_ETA = 1.0, 2.0
-#: Most parameters, and most rows x points x parameters; beyond so many fewer points are taken.
-_MOST_PARAMETERS, _MOST_SCORES, _MANY_SCORES, _FEWER_NODES = 100, 4_000_000_000, 100_000_000, 15
+#: Most parameters.
+_MOST_PARAMETERS = 100
 #: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
 _FALLING, _HAIR = 0.2, 1e-4
+#: Score of a log standard deviation, a level, that the ridge on Sigma's inverse makes.
+_RIDGE_SCORE = 2e-9
 #: Largest decrement that counts as converged.
 _TOLERANCE = 1e-3
 #: A step of eta (root mean square) that is none any more; a decrement of 0 is not enough where beta runs away.
@@ -46,24 +48,15 @@ _FLAT = 1e-10
 
 def has_newton(joint: JointModel) -> bool:
     """Whether the polish may end by Newton's method: quadrature applies, is affordable, and is needed."""
-    if joint.family.quadratic or joint.family.has_dispersion or not has_quadrature(joint):
+    if joint.family.quadratic or not has_quadrature(joint):
         return False
-    return _n_parameters(joint) <= _MOST_PARAMETERS and _n_scores(joint, _nodes(joint)) <= _MOST_SCORES
+    parameters = _n_parameters(joint)
+    return parameters <= _MOST_PARAMETERS and derivative_nodes(joint, parameters) is not None
 
 
 def _n_parameters(joint: JointModel) -> int:
     r = joint.terms[0].r
-    return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2)
-
-
-def _n_scores(joint: JointModel, nodes: int) -> int:
-    return joint.n * _n_parameters(joint) * nodes ** (joint.terms[0].r * joint.n_classes)
-
-
-def _nodes(joint: JointModel) -> int:
-    """Quadrature points a dimension of the last steps."""
-    nodes = n_nodes(joint)
-    return nodes if _n_scores(joint, nodes) <= _MANY_SCORES else min(nodes, _FEWER_NODES)
+    return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2) + int(joint.family.has_dispersion)
 
 
 def finish_by_newton(
@@ -123,7 +116,8 @@ def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance:
         The largest decrement that counts as converged.
     """
     found: Maximum | None = None
-    most = _nodes(joint)
+    most = derivative_nodes(joint, _n_parameters(joint))
+    assert most is not None
     for nodes in (*(rung for rung in _LADDER if rung < most), most):
         search = _Search(joint, f, nodes, _NEAR if nodes == _LADDER[0] < most else tolerance)
         last, found = found, search.run(params if found is None else found.params)
@@ -200,12 +194,13 @@ class _Search:
     ) -> tuple[Parameters, SecondOrder] | None:
         """`params` with a variance of 0 where that is as good and the likelihood falls from there; None if none is."""
         for k, p in enumerate(active):
-            if p.i != p.j or not (all_of_them or step[self._size + k] < -_FALLING):
+            if p.term < 0 or p.i != p.j or not (all_of_them or step[self._size + k] < -_FALLING):
                 continue
             sd = params.sigma[0][p.class_, p.i, p.i].sqrt()
             hair = _HAIR * self._joint.eta_unit / self._joint.terms[0].size[p.i].clamp_min(1e-150)
             near = self._at(shifted(params, (p,), torch.log(hair / sd)[None].numpy()))
-            if near.value >= here.value - self._rounding(here) and near.score[self._size + k] <= 0:
+            falls = near.score[self._size + k] <= _RIDGE_SCORE * self._joint.terms[0].q
+            if near.value >= here.value - self._rounding(here) and falls:
                 keep = torch.ones(params.sigma[0].shape[1], dtype=torch.float64)
                 keep[p.i] = 0.0
                 sigma = params.sigma[0].clone()
@@ -220,7 +215,8 @@ def _newton_step(here: SecondOrder) -> tuple[Tensor, float, bool]:
 
     Directions in which the likelihood bends upwards go uphill as far as if it bent downwards.
     """
-    scale = torch.diagonal(here.complete).clamp_min(1e-300).rsqrt()
+    # The observed information about the dispersion may be negative far from the maximum.
+    scale = torch.diagonal(here.complete).abs().clamp_min(1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * here.information * scale)
     inverse = torch.where(values.abs() > _FLAT, 1.0 / values.abs(), 0.0)
     along = vectors.T @ (scale * here.score)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import Factor, factorize
+from glmmnet.exact import orthonormal
 from glmmnet.joint import JointModel, Parameters
 
 #: Rademacher probes a variance component.
@@ -37,7 +38,10 @@ _BOUNDARY = 1e-4
 
 @dataclass(frozen=True)
 class ScoringStep:
-    """One iteration: estimates, mode of b (Q,) and -2 log-likelihood before the step, the step in standard errors."""
+    """One iteration: estimates, mode of b (Q,) and deviance before the step, the step in standard errors.
+
+    The deviance is -2 log-likelihood, or the REML criterion for an orthonormal X.
+    """
 
     params: Parameters
     b: np.ndarray
@@ -50,6 +54,8 @@ class _Point:
     factor: Factor
     beta: np.ndarray
     b: np.ndarray
+    pull: np.ndarray
+    cross: np.ndarray
     rss: float
     deviance: float
 
@@ -68,14 +74,18 @@ class VarianceScoring:
         See :func:`can_score`; its precision must have a factor.
     f : Tensor, (n, 1), optional
         Network output, held fixed.
+    reml : bool
+        Beta is integrated out; the expected information stays that of maximum likelihood, from which it hardly differs.
     """
 
-    def __init__(self, joint: JointModel, f: Tensor | None) -> None:
-        self._joint = joint
-        w = joint.weights.numpy()
+    def __init__(self, joint: JointModel, f: Tensor | None, *, reml: bool = False) -> None:
+        self._joint, self._reml = joint, reml
+        self._to_basis = orthonormal(joint.row_weights.sqrt()[:, None] * joint.X)[1].numpy()
+        w = joint.row_weights.numpy()
         y = (joint.target.y - joint.offset)[:, 0, 0].numpy()
         self._y = y if f is None else y - f[:, 0].numpy()
-        self._w, self._total, self._x = w, float(w.sum()), joint.X.numpy()
+        self._w, self._total, self._x = w, float(joint.weights.sum()), joint.X.numpy()
+        self._log_divisor = 0.0 if joint.divisor is None else float(joint.weights @ torch.log(joint.divisor[:, 0]))
         z = joint.z_matrix
         self._zz = (z.T @ z.multiply(w[:, None])).tocsr()
         right = np.column_stack([self._x, self._y])
@@ -141,9 +151,12 @@ class VarianceScoring:
         quadratic = float(cross[-1, -1] - cross[:-1, -1] @ beta)
         z_b = self._joint.z_matrix @ b
         rss = float((self._w * (self._y - self._x @ beta - z_b) ** 2).sum())
-        log_det = factor.logdet - float(np.log(prior).sum())
+        log_det = factor.logdet - float(np.log(prior).sum()) - self._log_divisor
         deviance = log_det + self._total * math.log(2 * math.pi * phi) + quadratic
-        return _Point(factor, beta, b, rss, deviance)
+        cross = self._to_basis.T @ cross[:-1, :-1] @ self._to_basis
+        if self._reml:
+            deviance += float(np.linalg.slogdet(cross)[1]) - len(cross) * math.log(2 * math.pi)
+        return _Point(factor, beta, b, solved[:, :-1] @ self._to_basis, cross, rss, deviance)
 
     def _score(self, psi: np.ndarray, point: _Point) -> tuple[np.ndarray, np.ndarray]:
         """Score and expected information of psi."""
@@ -161,11 +174,22 @@ class VarianceScoring:
         explained = np.array([np.square(root[rows] * point.b[rows]).sum() for rows in self._components])
         residual = point.rss / math.exp(2 * psi[-1]) + sizes.sum() - traces.sum() - self._total
         score = np.append(explained + traces - sizes, residual)
+        if self._reml:
+            score += self._beta_share(psi, point)
         information = np.empty((count + 1, count + 1))
         information[:-1, :-1] = 2 * (squares + np.diag(sizes - 2 * traces))
         information[:-1, -1] = information[-1, :-1] = 2 * (traces - squares.sum(axis=0))
         information[-1, -1] = 2 * (self._total - sizes.sum() + squares.sum())
         return score, information
+
+    def _beta_share(self, psi: np.ndarray, point: _Point) -> np.ndarray:
+        """What integrating beta out adds to the score: minus half the slopes of log|X'V^-1 X|, X orthonormal."""
+        covariance = np.linalg.inv(point.cross)
+        # V^-1 X is (X - Z A) / phi and Z_k'V^-1 X is A_k / sd_k^2, A the solution of the mixed model equations for X.
+        by_effect = np.einsum("qk,kl,ql->q", point.pull, covariance, point.pull) * np.exp(-2 * psi[:-1])[self._owner]
+        left = self._x @ self._to_basis - self._joint.z_matrix @ point.pull
+        residual = np.einsum("nk,kl,nl,n->", left, covariance, left, self._w, optimize=True) * math.exp(-2 * psi[-1])
+        return np.append(np.bincount(self._owner, by_effect, len(self._components)), residual)
 
     def _average_information(self, psi: np.ndarray, point: _Point, score: np.ndarray) -> np.ndarray:
         """Mean of observed and expected information of psi."""

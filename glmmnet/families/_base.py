@@ -58,6 +58,8 @@ class Family(ABC):
         phi is a variance on the scale of eta, so that variances of random effects may be held against it.
     linear_mean : bool
         The mean of the response is eta itself.
+    proportional : bool
+        The variance of the response is proportional to phi, which precision weights therefore divide.
     canonical : bool
         The observed second derivative of log p in eta is the expected one, :meth:`weight`.
     quadratic : bool
@@ -77,6 +79,7 @@ class Family(ABC):
     dispersion_name = "phi"
     residual = False
     linear_mean = False
+    proportional = False
     canonical = False
     quadratic = False
     class_means = False

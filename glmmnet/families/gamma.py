@@ -35,6 +35,7 @@ class Gamma(PositiveFamily):
 
     name = "gamma"
     has_dispersion = True
+    proportional = True
     links = (LOG, INVERSE, POSITIVE_IDENTITY)
 
     def __init__(self, link: str | None = None) -> None:

@@ -31,6 +31,7 @@ class Gaussian(Family):
     name = "gaussian"
     links: tuple[Link, ...] = (IDENTITY, LOG)
     has_dispersion = True
+    proportional = True
     dispersion_name = "variance"
 
     def __init__(self, link: str | None = None) -> None:
@@ -59,6 +60,10 @@ class Gaussian(Family):
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         slope = torch.ones_like(eta) if self.link is IDENTITY else self.link.inverse(eta)
         return (slope.square() / beside_eta(phi))[:, :, None]
+
+    def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
+        kernel, cross = self.log_prob_and_score(eta, y, phi)
+        return -kernel - 0.5, -kernel, cross
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         total = weights.sum()

@@ -30,6 +30,7 @@ class InverseGaussian(PositiveFamily):
 
     name = "inversegaussian"
     has_dispersion = True
+    proportional = True
 
     def encode(self, response: Response) -> Target:
         return Target(read_positive(self, response)[:, None, None])

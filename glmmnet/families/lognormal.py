@@ -29,6 +29,7 @@ class LogNormal(Gaussian):
 
     name = "lognormal"
     links = (IDENTITY,)
+    proportional = False
 
     def __init__(self, link: str | None = None) -> None:
         super().__init__(link)

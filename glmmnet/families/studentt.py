@@ -40,6 +40,7 @@ class StudentT(SingleFamily):
     name = "studentt"
     links = (IDENTITY,)
     has_dispersion = True
+    proportional = True
     dispersion_name = "scale^2"
     residual = True
     linear_mean = True

@@ -44,6 +44,7 @@ class Tweedie(CountFamily):
 
     name = "tweedie"
     has_dispersion = True
+    proportional = True
 
     def __init__(self, power: float = 1.5, link: str | None = None) -> None:
         super().__init__(link)

@@ -402,6 +402,16 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
 
 
 @every_case
+def test_precision_weights_are_for_variances_proportional_to_phi(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    mean = family.mean(some_eta(family, target), phi)[..., 0]
+    mean = mean if family.class_means else mean[:, 0]
+    one, two = (family.variance(mean, target.y, p) for p in (phi, 2 * phi))
+    finite = torch.isfinite(one) & (one > 0)
+    assert family.proportional == torch.allclose(two[finite], 2 * one[finite])
+
+
+@every_case
 def test_diagonal_of_the_weight(family: Family, response: Response) -> None:
     target, phi = family.encode(response), phi_of(family)
     eta = some_eta(family, target, draws=3)

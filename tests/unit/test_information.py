@@ -13,7 +13,7 @@ import glmmnet as gn
 from glmmnet import information
 from glmmnet.information import _inverse_diagonal, fixed_covariance, variance_errors
 from glmmnet.likelihood import log_likelihood
-from glmmnet.quadrature import second_order
+from glmmnet.quadrature import derivative_nodes, second_order
 from glmmnet.variance import active_parameters, shifted
 
 
@@ -106,7 +106,8 @@ def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formul
     f = minus_log_likelihood
     hessian = [[f(best + s + t) - f(best + s - t) - f(best - s + t) + f(best - s - t) for s in steps] for t in steps]
     fitted = replace(fitted, params=at(best), working=at(best))
-    found = second_order(joint, fitted.working, None, joint.X, active, 15).information
+    nodes = derivative_nodes(joint, size + len(active))
+    found = second_order(joint, fitted.working, None, joint.X, active, nodes).information
     np.testing.assert_allclose(found, np.array(hessian) / 4e-4, rtol=0.01, atol=0.02)
     variance = np.linalg.pinv(found.numpy(), hermitian=True)
     np.testing.assert_allclose(variance_errors(fitted).se, np.sqrt(np.diag(variance))[size:], rtol=1e-6)

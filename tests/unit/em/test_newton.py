@@ -58,6 +58,15 @@ def test_a_variance_that_the_likelihood_wants_at_zero_is_zero(formula):
     assert np.isfinite(r.bse).all()
 
 
+def test_a_variance_of_zero_whose_slope_is_as_small_as_that_of_the_ridge():
+    rng = np.random.default_rng(33)
+    data = pd.DataFrame({"g": np.resize([f"g{i}" for i in range(20)], 40), "x": rng.normal(size=40)})
+    data["y"] = rng.gamma(2.0, np.exp(0.3 * data["x"].to_numpy()) / 2)
+    joint = gn.glmm("y ~ x + (1 | g)", data=data, family="gamma")._joint
+    found = newton.maximise(joint, starting_parameters(joint), None, 1e-3)
+    assert found is not None and float(found.params.sigma[0]) == 0.0
+
+
 def test_where_beta_runs_away_nothing_is_found():
     joint = joint_of("b ~ x + (1 | g)", "bernoulli", frame().assign(b=(frame()["x"] > 0).astype(int)))
     assert newton.maximise(joint, starting_parameters(joint), None, 1e-3) is None
@@ -111,3 +120,23 @@ def test_more_points_are_taken_only_while_they_change_the_likelihood(monkeypatch
         assert newton.maximise(joint, starting_parameters(joint), None, 1e-3) is not None
         ends.append(taken[-1])
     assert ends == [15, 31]
+
+
+class _NotKnownToBeGaussian(gn.families.Gaussian):
+    """Goes the way of families whose posterior of b is not Gaussian."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quadratic = self.canonical = False
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (x | g)"])
+def test_the_dispersion_is_found_with_its_error(formula):
+    exact = gn.glmm(formula, data=frame(), weights="w").fit(seed=1)
+    found = gn.glmm(formula, data=frame(), family=_NotKnownToBeGaussian(), weights="w").fit(**{**QUICK, "burn_in": 3})
+    assert found.history["phase"].iloc[-1] == "newton"
+    assert found.scale == pytest.approx(exact.scale, rel=1e-4)
+    assert found.llf == pytest.approx(exact.llf, abs=1e-5)
+    np.testing.assert_allclose(found.params, exact.params, atol=1e-4)
+    np.testing.assert_allclose(found.bse, exact.bse, rtol=2e-3)
+    np.testing.assert_allclose(found.vcomp[["sd", "se"]], exact.vcomp[["sd", "se"]], rtol=2e-3)
