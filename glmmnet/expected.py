@@ -40,7 +40,7 @@ def expected_information(
         Information of each row about eta.
     active : tuple of VarianceParameter, (k,)
     """
-    derivatives = [derivative(params, p) for p in active]
+    derivatives = [derivative(joint, params, p) for p in active]
     information = np.zeros((len(active), len(active)))
     # Traces of H^-1 P and of its square; the residual's parameter needs them.
     first = second = 0.0

@@ -70,6 +70,8 @@ class TermData:
     z : Tensor, (n, r), or None when it is one column of ones
     start : int
         First row of the term in b.
+    positions : tuple of int
+        See :class:`glmmnet.typing.RandomTerm`.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class TermData:
         index: np.ndarray,
         z: np.ndarray,
         start: int,
+        positions: tuple[int, ...] = (),
     ) -> None:
         self.label, self.group, self.names, self.levels, self.structure = (
             label,
@@ -90,7 +93,8 @@ class TermData:
             levels,
             structure,
         )
-        self.covariance: Covariance = COVARIANCES[structure]
+        self.covariance: Covariance = COVARIANCES[structure].at(positions)
+        self.positions = positions
         self.index = torch.as_tensor(index)
         self.q, self.r = len(levels), z.shape[1]
         self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
@@ -197,7 +201,7 @@ class JointModel:
         classes = len(target.predictors)
         terms, start = [], 0
         for t in design.random:
-            terms.append(TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start))
+            terms.append(TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start, t.positions))
             start += len(t.levels) * len(t.names)
         weights = np.ones(design.n) if design.weights is None else design.weights
         offset = torch.as_tensor(design.offset, dtype=torch.float64)
@@ -250,6 +254,7 @@ class JointModel:
                 t.index.numpy()[picked],
                 t.columns().numpy()[picked],
                 t.start,
+                t.positions,
             )
             for t in self.terms
         )
@@ -333,7 +338,7 @@ class JointModel:
 
     def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
         """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""
-        return tuple(torch.linalg.inv(away_from_singular(sigma)) for sigma in params.sigma)
+        return tuple(_inverse(away_from_singular(sigma)) for sigma in params.sigma)
 
     def prior(self, b: Tensor, precisions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Kernel of log p(b), -b'P b / 2 of each draw (S,), and P b (Q, C, S)."""
@@ -398,6 +403,11 @@ class JointModel:
             size = term.r * self.n_classes
             blocks.append(sp.kron(sp.eye(term.q), small.reshape(size, size)))
         return sp.block_diag(blocks, format="csr")
+
+
+def _inverse(sigma: Tensor) -> Tensor:
+    """Inverse of covariances (C, r, r): by Cholesky, as the one by LU of a nearly singular matrix is not definite."""
+    return 1.0 / sigma if sigma.shape[-1] == 1 else torch.cholesky_inverse(torch.linalg.cholesky(sigma))
 
 
 def away_from_singular(sigma: Tensor) -> Tensor:

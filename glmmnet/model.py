@@ -37,6 +37,7 @@ from glmmnet.results import GLMMNetResults
 from glmmnet.samplers import SAMPLERS
 from glmmnet.threads import torch_session
 from glmmnet.typing import Sampler
+from glmmnet.variance import without
 
 #: Standard deviations below this share of the residual's (or of 1 on a link scale) are reported as 0.
 _BOUNDARY = 1e-4
@@ -314,12 +315,11 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
 def _on_boundary(joint: JointModel, params: Parameters) -> Parameters:
     """Variances too small to tell from 0 are 0, with their covariances."""
     size = params.phi**0.5 if joint.family.has_dispersion else 1.0
-    sigma = []
+    keep = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         reach = torch.diagonal(matrix, dim1=1, dim2=2).sqrt() * term.columns().square().mean(dim=0).sqrt()
-        keep = (reach > _BOUNDARY * size).to(matrix.dtype)
-        sigma.append(matrix * keep[:, :, None] * keep[:, None, :])
-    return replace(params, sigma=tuple(sigma))
+        keep.append(reach > _BOUNDARY * size)
+    return without(joint, params, keep)
 
 
 def _without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) -> Parameters:
@@ -329,13 +329,12 @@ def _without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) -
     costs less than 0.01 of deviance.
     """
     weight = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0].diagonal(dim1=1, dim2=2)
-    sigma = []
+    keep = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         about_level = term.level_sum(term.columns().square()[:, :, None] * weight[:, None])
         error = (2.0 / about_level.square().sum(dim=0).clamp_min(1e-300)).sqrt().T
-        keep = (matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error).to(matrix.dtype)
-        sigma.append(matrix * keep[:, :, None] * keep[:, None, :])
-    return replace(params, sigma=tuple(sigma))
+        keep.append(matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error)
+    return without(joint, params, keep)
 
 
 def _project(

@@ -146,7 +146,7 @@ def second_order(
     Louis (1982), J. R. Stat. Soc. B 44(2), 226-233.
     """
     term, precision, fixed = joint.terms[0], joint.precisions(params)[0], joint.fixed_eta(params, f)
-    derivatives = [derivative(params, p) for p in active]
+    derivatives = [derivative(joint, params, p) for p in active]
     pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(active, derivatives, strict=True)]
     size = columns.shape[1] * joint.n_classes
     mean_weight = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)

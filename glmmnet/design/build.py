@@ -31,6 +31,7 @@ from .state import (
     take_rows,
     tidied,
 )
+from .times import at_levels, learn_positions
 
 
 def build_design(
@@ -79,11 +80,12 @@ def build_design(
     raw = take_rows(data, needs.variables, rows)
     kinds = {name: column_kind(raw[name]) for name in needs.variables}
     environment = Environment(tidied(raw, kinds), needs.variables, _used_context(spec, context))
+    positions = [learn_positions(one, raw) for one in spec.random]
     del raw
     response_state, response = learn_response(spec.response, environment)
     fixed, x = learn_part(spec.fixed, environment)
     neural = [learn_part(one.inputs, environment, ordering="none", full_rank=False) for one in spec.neural]
-    effects = [learn_part(one.effects, environment) for one in spec.random]
+    effects = [learn_part(one.effects, at_levels(one, environment)) for one in spec.random]
     frame = take_rows(data, needs.groups, rows)
     learned = {columns: learn_grouping(columns, frame) for columns in dict.fromkeys(one.group for one in spec.random)}
     transforms: dict[str, Any] = {}
@@ -106,7 +108,8 @@ def build_design(
         x_variables=column_variables(fixed),
         neural=tuple(neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)),
         random=tuple(
-            random_term(one, part, *learned[one.group], z) for one, (part, z) in zip(spec.random, effects, strict=True)
+            random_term(one, part, *learned[one.group], z, times)
+            for one, (part, z), times in zip(spec.random, effects, positions, strict=True)
         ),
         offset=offset(spec, environment, transforms),
         weights=None if weight is None else _check_weights(weight[rows]),

@@ -20,6 +20,7 @@ from .grouping import Grouping
 from .matrix import Part, not_finite
 from .records import Design
 from .response import ResponseState
+from .times import at_levels
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class DesignState:
             indices = {grouping.columns: grouping.locate(levels) for grouping in self.groupings}
             for spec, part, grouping in zip(self.spec.random, self.effects, self.groupings, strict=True):
                 index = indices[grouping.columns]
-                terms.append(random_term(spec, part, grouping, index, part.rebuild(environment)))
+                terms.append(random_term(spec, part, grouping, index, part.rebuild(at_levels(spec, environment))))
         return Design(
             response=self.response.rebuild(environment) if response and len(rows) else None,
             X=self.fixed.rebuild(environment),
@@ -154,10 +155,17 @@ def column_variables(part: Part) -> tuple[tuple[str, ...], ...]:
     return tuple(block.variables for block in part.blocks for _ in range(block.start, block.stop))
 
 
-def random_term(spec: RandomSpec, part: Part, grouping: Grouping, index: np.ndarray, z: np.ndarray) -> RandomTerm:
+def random_term(
+    spec: RandomSpec,
+    part: Part,
+    grouping: Grouping,
+    index: np.ndarray,
+    z: np.ndarray,
+    positions: tuple[int, ...] = (),
+) -> RandomTerm:
     """Record of one random term."""
     names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
-    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z)
+    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions)
 
 
 def neural_term(spec: NeuralSpec, part: Part, x: np.ndarray) -> NeuralTerm:

@@ -106,8 +106,14 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
             eta = fixed.double() + joint.random_eta(part.double())
             hessian += _hessian(joint, entries, part.double(), eta, params.phi)
     draws = b.shape[2]
+    tie = _ties(joint, entries, p)
+    if tie is not None:
+        gradient, hessian = gradient @ tie, torch.einsum("cmdn,mk,nl->ckdl", hessian, tie, tie)
+        m = tie.shape[1]
     inverse = _scaled_pinv(hessian.reshape(classes * m, classes * m) / draws)
     step = (inverse @ (gradient.reshape(-1) / draws)).reshape(classes, m)
+    if tie is not None:
+        step = step @ tie.T
     step = _damp(joint, step, p)
     working, at = [], p
     for term, free in zip(joint.terms, entries, strict=True):
@@ -117,6 +123,17 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
         at += len(free)
     variance = torch.diagonal(inverse).reshape(classes, m)[:, :p].T
     return _Newton(step[:, :p].T, working, variance, log_likelihood / draws)
+
+
+def _ties(joint: JointModel, entries: list[Tensor], p: int) -> Tensor | None:
+    """Which entry of the working matrices is which free number, beta's first, (m, k); None where each is its own."""
+    if not any(term.covariance.tied for term in joint.terms):
+        return None
+    blocks = [torch.eye(p, dtype=torch.float64)]
+    for term, free in zip(joint.terms, entries, strict=True):
+        own = torch.eye(len(free), dtype=torch.float64)
+        blocks.append(own.sum(dim=1, keepdim=True) if term.covariance.tied else own)
+    return torch.block_diag(*blocks)
 
 
 def _few_rows(joint: JointModel, draws: int) -> Tensor | None:

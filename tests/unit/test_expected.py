@@ -38,7 +38,7 @@ def dense_information(joint, params, weight, active):
         term = joint.terms[p.term]
         one_class = np.zeros((c, c))
         one_class[p.class_, p.class_] = 1.0
-        block = np.kron(np.kron(np.eye(term.q), derivative(params, p).numpy()), one_class)
+        block = np.kron(np.kron(np.eye(term.q), derivative(joint, params, p).numpy()), one_class)
         d = np.zeros((z.shape[1], z.shape[1]))
         rows = slice(term.rows.start * c, term.rows.stop * c)
         d[rows, rows] = block
