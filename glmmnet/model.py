@@ -303,7 +303,8 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
     }
     labels = joint.target.predictors
     for term, sigma in zip(joint.terms, state.params.sigma, strict=True):
-        for i, name in enumerate(term.names):
+        for i, *_ in term.covariance.deviations(term.r):
+            name = term.covariance.deviation_name(term.names, i)
             for c, label in enumerate(labels):
                 key = f"sd[{term.group}, {name}{', ' + label if label else ''}]"
                 row[key] = float(sigma[c, i, i]) ** 0.5
