@@ -96,13 +96,16 @@ class GLMMNet:
         weights: str | np.ndarray | None = None,
         na_action: Literal["drop", "raise"] = "drop",
         context: Mapping[str, Any] | None = None,
+        contrasts: Mapping[str, Any] | None = None,
     ) -> GLMMNet:
         """See :func:`glmm`."""
         if not isinstance(data, pd.DataFrame):
             raise TypeError(f"data is a {type(data).__name__}; give a pandas DataFrame.")
         resolved = resolve(family)
         spec = parse(formula, columns=list(data.columns))
-        design, state = build_design(spec, data, na_action=na_action, context=context, weights=weights)
+        design, state = build_design(
+            spec, data, na_action=na_action, context=context, weights=weights, contrasts=contrasts
+        )
         if design.n_dropped:
             warnings.warn(
                 f"{design.n_dropped} of {design.n_total} rows have a missing value in a column of the formula and are "
@@ -368,6 +371,7 @@ def glmm(
     weights: str | np.ndarray | None = None,
     na_action: Literal["drop", "raise"] = "drop",
     context: Mapping[str, Any] | None = None,
+    contrasts: Mapping[str, Any] | None = None,
 ) -> GLMMNet:
     """A generalized linear mixed model, written as a formula.
 
@@ -391,6 +395,11 @@ def glmm(
         What happens to rows with a missing value in a column of the formula.
     context : mapping, optional
         Functions and values that the formula's expressions may use besides columns and the documented transforms.
+    contrasts : mapping, optional
+        {factor of the fixed part: ``"treatment"``, ``"sum"``, ``"poly"``, ``"helmert"`` or a matrix}. A matrix has a
+        row a level and one column less than levels; a DataFrame has the levels as index. Without, ordered
+        factors (an ordered pandas Categorical) have polynomial contrasts, ``f[.L]``, ``f[.Q]``, ..., all others
+        treatment contrasts.
 
     Returns
     -------
@@ -412,5 +421,13 @@ def glmm(
     ['carrier', 'Residual']
     """
     return GLMMNet.from_formula(
-        formula, data, family, nn=nn, networks=networks, weights=weights, na_action=na_action, context=context
+        formula,
+        data,
+        family,
+        nn=nn,
+        networks=networks,
+        weights=weights,
+        na_action=na_action,
+        context=context,
+        contrasts=contrasts,
     )

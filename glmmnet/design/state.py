@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from glmmnet.errors import DesignError
 from glmmnet.formula import FormulaSpec, NeuralSpec, RandomSpec
 from glmmnet.typing import NeuralTerm, RandomTerm
 
+from .coding import Codings
 from .columns import check_frame, check_kinds, column_kind, missing_counts, tidy
 from .evaluation import Environment
 from .grouping import Grouping
@@ -55,6 +56,7 @@ class DesignState:
         Kind of each column that is read as a value.
     context : dict
         The user's objects that the formula uses.
+    codings : Codings
     response : ResponseState
     fixed : Part
     neural : tuple of Part
@@ -70,6 +72,7 @@ class DesignState:
     needs: Needs
     kinds: dict[str, str]
     context: dict[str, Any]
+    codings: Codings
     response: ResponseState
     fixed: Part
     neural: tuple[Part, ...]
@@ -116,10 +119,11 @@ class DesignState:
             indices = {grouping.columns: grouping.locate(levels) for grouping in self.groupings}
             for spec, part, grouping in zip(self.spec.random, self.effects, self.groupings, strict=True):
                 index = indices[grouping.columns]
-                terms.append(random_term(spec, part, grouping, index, part.rebuild(at_levels(spec, environment))))
+                own = at_levels(spec, replace(environment, codings=self.codings.ordered))
+                terms.append(random_term(spec, part, grouping, index, part.rebuild(own)))
         return Design(
             response=self.response.rebuild(environment) if response and len(rows) else None,
-            X=self.fixed.rebuild(environment),
+            X=self.fixed.rebuild(replace(environment, codings=self.codings.fixed)),
             x_names=self.fixed.names,
             x_variables=column_variables(self.fixed),
             neural=tuple(
