@@ -101,7 +101,7 @@ class GaussianLikelihood:
         right = torch.cat([basis, root * y - basis @ first], dim=1)
         self._xy = (right.T @ right).numpy()
         if joint.terms:
-            z = joint.z_matrix.multiply(root.numpy()).tocsr()
+            z = (joint.z_matrix.multiply(root.numpy()) @ _roots(joint)).tocsr()
             self._zz = (z.T @ z).tocsr()
             self._zxy = np.asarray(z.T @ right.numpy())
 
@@ -228,6 +228,13 @@ class GaussianLikelihood:
         """Lambda_k of every term."""
         parts = np.split(theta, np.cumsum([len(e.column) for e in self._entries]))[:-1]
         return [term.covariance.factor(part, term.r) for term, part in zip(self._joint.terms, parts, strict=True)]
+
+
+def _roots(joint: JointModel) -> sp.csr_matrix:
+    """A factor of the correlation of b's levels, (Q, Q): with it the levels are independent."""
+    roots = [sp.eye(t.q) if t.relation is None else sp.csr_matrix(t.relation.root.numpy()) for t in joint.terms]
+    parts = [sp.kron(root, sp.eye(term.r)) for root, term in zip(roots, joint.terms, strict=True)]
+    return sp.block_diag(parts, format="csr")
 
 
 def orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:

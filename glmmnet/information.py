@@ -365,7 +365,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
         term = joint.terms[p.term]
         if p.term not in moments:
             own = draws[term.rows].reshape(term.q, term.r, joint.n_classes, samples)
-            moments[p.term] = torch.einsum("qics,qjcs->scij", own, own)
+            moments[p.term] = torch.einsum("qics,qjcs->scij", own, term.decorrelated(own))
         precision = precisions[p.term][p.class_]
         pulled = precision @ derivatives[a] @ precision
         trace = float((precision * derivatives[a].T).sum())

@@ -48,7 +48,7 @@ class LevelQuadrature:
 
 def has_quadrature(joint: JointModel) -> bool:
     """Whether b can be integrated out level by level: one random term of at most two effects a level."""
-    return len(joint.terms) == 1 and joint.terms[0].r * joint.n_classes <= _MOST_DIMENSIONS
+    return len(joint.terms) == 1 and not joint.related and joint.terms[0].r * joint.n_classes <= _MOST_DIMENSIONS
 
 
 def n_nodes(joint: JointModel) -> int:

@@ -60,6 +60,8 @@ class RandomTerm:
     z : ndarray of float64, (n, r)
     positions : tuple of int, (r,)
         Times of the columns where the structure has an order; empty otherwise, and for new data.
+    correlation : ndarray of float64, (q, q), or None
+        Known correlation A of the levels, of ``gr(g, cov=A)``; None otherwise, and for new data.
     """
 
     label: str
@@ -70,6 +72,7 @@ class RandomTerm:
     index: np.ndarray
     z: np.ndarray
     positions: tuple[int, ...] = ()
+    correlation: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from .coding import Codings, ordered_factors, read_contrasts
 from .columns import check_frame, column_kind, missing_counts
 from .evaluation import Environment
 from .grouping import learn_grouping
+from .known import known_correlation
 from .matrix import factor_variables, learn_part, plain_names
 from .records import Design
 from .response import learn_response
@@ -99,7 +100,11 @@ def build_design(
         learn_part(one.effects, at_levels(one, replace(environment, codings=codings.ordered))) for one in spec.random
     ]
     frame = take_rows(data, needs.groups, rows)
-    learned = {columns: learn_grouping(columns, frame) for columns in dict.fromkeys(one.group for one in spec.random)}
+    known = {one.group for one in spec.random if one.known}
+    learned = {
+        columns: learn_grouping(columns, frame, known=columns in known)
+        for columns in dict.fromkeys(one.group for one in spec.random)
+    }
     transforms: dict[str, Any] = {}
     state = DesignState(
         spec=spec,
@@ -121,7 +126,9 @@ def build_design(
         x_variables=column_variables(fixed),
         neural=tuple(neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)),
         random=tuple(
-            random_term(one, part, *learned[one.group], z, times)
+            random_term(
+                one, part, *learned[one.group], z, times, known_correlation(one, learned[one.group][0], context)
+            )
             for one, (part, z), times in zip(spec.random, effects, positions, strict=True)
         ),
         offset=offset(spec, environment, transforms),

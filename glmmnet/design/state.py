@@ -166,10 +166,11 @@ def random_term(
     index: np.ndarray,
     z: np.ndarray,
     positions: tuple[int, ...] = (),
+    correlation: np.ndarray | None = None,
 ) -> RandomTerm:
     """Record of one random term."""
     names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
-    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions)
+    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions, correlation)
 
 
 def neural_term(spec: NeuralSpec, part: Part, x: np.ndarray) -> NeuralTerm:

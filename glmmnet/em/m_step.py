@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
-from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
 
 #: Rows x draws x columns of the Newton step's design that are held at once.
 _ENTRIES_AT_ONCE = 20_000_000
@@ -60,7 +60,7 @@ def m_step(
         # What all classes share changes no probability; the sum over classes is 0 by convention.
         beta = beta - beta.mean(dim=1, keepdim=True)
     sigma = tuple(
-        term.covariance.expand(_second_moment(b, term.rows, term.q, term.r), working)
+        term.covariance.expand(_second_moment(b, term), working)
         for term, working in zip(joint.terms, newton.working, strict=True)
     )
     phi = params.phi
@@ -69,9 +69,9 @@ def m_step(
     return MStep(Parameters(beta, sigma, phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood)
 
 
-def _second_moment(b: Tensor, rows: slice, q: int, r: int) -> Tensor:
-    own = b[rows].reshape(q, r, *b.shape[1:])
-    return torch.einsum("qics,qjcs->cij", own, own) / (q * b.shape[2])
+def _second_moment(b: Tensor, term: TermData) -> Tensor:
+    own = b[term.rows].reshape(term.q, term.r, *b.shape[1:])
+    return torch.einsum("qics,qjcs->cij", own, term.decorrelated(own)) / (term.q * b.shape[2])
 
 
 @dataclass(frozen=True)
