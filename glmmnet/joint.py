@@ -210,7 +210,9 @@ class JointModel:
         terms, start = [], 0
         for t in design.random:
             relation = None if t.correlation is None else Relation(t.correlation)
-            terms.append(TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start, t.positions, relation))
+            terms.append(
+                TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start, t.positions, relation)
+            )
             start += len(t.levels) * len(t.names)
         weights = np.ones(design.n) if design.weights is None else design.weights
         offset = torch.as_tensor(design.offset, dtype=torch.float64)

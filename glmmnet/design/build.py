@@ -61,7 +61,8 @@ def build_design(
         Column or values; finite, not negative, not all zero.
     contrasts : mapping, optional
         Of factors in the fixed part: ``treatment``, ``sum``, ``poly``, ``helmert``, or a matrix (levels, levels - 1),
-        with the levels as index if a DataFrame. Ordered factors have polynomial contrasts otherwise, all others treatment contrasts.
+        with the levels as index if a DataFrame. Ordered factors have polynomial contrasts otherwise, all others
+        treatment contrasts.
 
     Returns
     -------

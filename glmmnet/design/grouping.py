@@ -70,9 +70,7 @@ class Grouping:
         return self.values[j].get_indexer(values).astype(np.int64)[codes]
 
 
-def learn_grouping(
-    columns: Sequence[str], frame: pd.DataFrame, *, known: bool = False
-) -> tuple[Grouping, np.ndarray]:
+def learn_grouping(columns: Sequence[str], frame: pd.DataFrame, *, known: bool = False) -> tuple[Grouping, np.ndarray]:
     """Levels of the combination of `columns` and the level of each row.
 
     Parameters

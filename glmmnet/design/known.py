@@ -24,8 +24,8 @@ def known_correlation(spec: RandomSpec, grouping: Grouping, context: Mapping[str
     Raises
     ------
     DesignError
-        A is not there, not a DataFrame with the same labels on both sides, misses levels, is not symmetric, not positive
-        definite.
+        A is not there, not a DataFrame with the same labels on both sides, misses levels, is not symmetric or not
+        positive definite.
     """
     if not spec.known:
         return None
@@ -39,14 +39,16 @@ def known_correlation(spec: RandomSpec, grouping: Grouping, context: Mapping[str
             f"`{grouping.name}`: pd.DataFrame({name}, index=labels, columns=labels)."
         )
     if given.index.has_duplicates or not given.index.sort_values().equals(given.columns.sort_values()):
-        raise DesignError(f"`{name}` ({len(given)} x {len(given.columns)}) must have the same labels, each once, on both sides.")
+        raise DesignError(
+            f"`{name}` ({len(given)} x {len(given.columns)}) must have the same labels, each once, on both sides."
+        )
     levels = grouping.levels
-    missing = levels[~levels.isin(given.index)]
+    missing = [level for level, found in zip(levels, levels.isin(given.index), strict=True) if not found]
     if len(missing):
         more = f" and {len(missing) - _MANY} more" if len(missing) > _MANY else ""
         raise DesignError(
             f"`{name}` has no row for {len(missing)} of the {len(levels)} levels of `{grouping.name}`: "
-            f"{', '.join(map(repr, missing[:_MANY].tolist()))}{more}; its labels are like {given.index[0]!r}."
+            f"{', '.join(map(repr, missing[:_MANY]))}{more}; its labels are like {given.index[0]!r}."
         )
     try:
         matrix = given.loc[levels, levels].to_numpy(dtype=np.float64)
@@ -57,7 +59,7 @@ def known_correlation(spec: RandomSpec, grouping: Grouping, context: Mapping[str
     largest = np.abs(matrix).max()
     apart = np.abs(matrix - matrix.T)
     if apart.max() > _ASYMMETRY * largest:
-        i, j = np.unravel_index(np.argmax(apart), apart.shape)
+        i, j = divmod(int(np.argmax(apart)), len(levels))
         raise DesignError(
             f"`{name}` is not symmetric: it has {matrix[i, j]:g} for {levels[i]!r}, {levels[j]!r} and {matrix[j, i]:g} "
             "the other way round."

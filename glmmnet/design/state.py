@@ -170,7 +170,9 @@ def random_term(
 ) -> RandomTerm:
     """Record of one random term."""
     names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
-    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions, correlation)
+    return RandomTerm(
+        spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions, correlation
+    )
 
 
 def neural_term(spec: NeuralSpec, part: Part, x: np.ndarray) -> NeuralTerm:

@@ -59,6 +59,10 @@ def find_bars(tokens: Sequence[Token], where: str) -> list[Bar]:
                 raise error_at(token, f"There is no operator `{written(token)}`; use `|` or `||`, then a column.")
             open_[-1] = (opening, i)
     bars.sort(key=lambda found: found.opening)
+    grouping = {i for found in bars for i in range(found.bar, found.closing)}
+    for i, token in enumerate(tokens):
+        if head(token) == "gr" and i not in grouping:
+            raise error_at(token, "`gr()` stands right of a bar: `(effects | gr(g, cov=A))`.")
     for found in bars:
         _check(tokens, found)
     return bars

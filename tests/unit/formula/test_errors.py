@@ -104,6 +104,8 @@ CASES = [
     ("y ~ x:us(1|g)", "can only be added with `+`", "|"),
     ("us(1|g) ~ x", "not allowed left of `~`", "|"),
     ("y ~ us(1|g) + (x|g)", "varies by `g` in two terms", "|"),
+    ("y ~ gr(g, cov=A)", "stands right of a bar", "gr(g, cov=A)"),
+    ("y ~ (gr(g, cov=A) | g)", "stands right of a bar", "gr(g, cov=A)"),
     ("y ~ (1|gr(g))", "`gr(g, cov=A)`", "gr(g)"),
     ("y ~ (1|gr(g, cov=A + B))", "`gr(g, cov=A)`", "gr(g, cov=A + B)"),
     ("y ~ (1|gr(g, cov=A):h)", "stands alone right of the bar", "gr(g, cov=A)"),
