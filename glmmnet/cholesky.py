@@ -50,9 +50,13 @@ class Segment:
 
 
 def dense_size(segments: Sequence[Segment]) -> int:
-    """Rows of the Schur complement that is left when the largest segment is eliminated."""
-    sizes = [s.size for s in segments]
-    return sum(sizes) - max(sizes, default=0)
+    """Rows of the Schur complement that is left when the largest segment of several blocks is eliminated."""
+    return sum(s.size for s in segments) - _first(segments).size
+
+
+def _first(segments: Sequence[Segment]) -> Segment:
+    """The segment that is eliminated block by block; one block alone is as well left to the dense factor."""
+    return max((s for s in segments if s.q > 1), key=lambda s: s.size, default=Segment(0, 0, 1))
 
 
 class Factor(Protocol):
@@ -243,7 +247,7 @@ class BlockedCholesky:
 
     def __init__(self, matrix: sp.csr_matrix, segments: Sequence[Segment]) -> None:
         self._n = matrix.shape[0]
-        first = max(segments, key=lambda s: s.size)
+        first = _first(segments)
         self._first = first.rows
         rest = np.ones(self._n, dtype=bool)
         rest[self._first] = False

@@ -47,7 +47,8 @@ def variance_components(fitted: Fitted, errors: VarianceErrors, alpha: float) ->
     z = float(scipy.stats.norm.ppf(1 - alpha / 2))
     rows = []
     for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
-        for i, name in enumerate(term.names):
+        for i, *_ in term.covariance.deviations(term.r):
+            name = term.covariance.deviation_name(term.names, i)
             for c, label in enumerate(class_labels(fitted)):
                 variance = float(sigma[c, i, i])
                 rows.append(_variance_row(term.group, name, label, variance, errors.of(k, c, i, i), z, term.q))
@@ -77,21 +78,22 @@ def _variance_row(
 
 
 def correlations(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.DataFrame:
-    """One row an estimated correlation: group, names, class, correlation, se, ci_low, ci_high (Fisher's z)."""
+    """One row an estimated correlation: group, names, class, correlation, se, ci_low, ci_high (Fisher's z).
+
+    Where one correlation is that of many pairs, `first` is its name and `second` empty.
+    """
     z = float(scipy.stats.norm.ppf(1 - alpha / 2))
     rows = []
     for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
         for i, j in term.covariance.correlations(term.r):
+            first, second = term.covariance.correlation_name(term.names, i, j)
             for c, label in enumerate(class_labels(fitted)):
-                scale = float((sigma[c, i, i] * sigma[c, j, j]).sqrt())
-                value = float(sigma[c, i, j]) / scale if scale > 0 else float("nan")
+                value = term.covariance.correlation(sigma[c], i, j)
                 value = min(max(value, -1.0), 1.0)
                 se_z = errors.of(k, c, i, j)
                 centre = np.arctanh(value) if abs(value) < 1 else float("nan")
                 low, high = np.tanh(centre - z * se_z), np.tanh(centre + z * se_z)
-                rows.append(
-                    (k, term.group, term.names[i], term.names[j], label, value, (1 - value**2) * se_z, low, high)
-                )
+                rows.append((k, term.group, first, second, label, value, (1 - value**2) * se_z, low, high))
     columns = ["position", "group", "first", "second", "class", "correlation", "se", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
 

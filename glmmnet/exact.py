@@ -58,16 +58,20 @@ class _Layout:
     Attributes
     ----------
     row : ndarray of int
-        Number of its row of Lambda, counted over the terms.
-    diagonal : ndarray of bool
+        Number of the standard deviation that it is part of, counted over the terms; an angle has a number of its own.
+    pivot : ndarray of bool
+        See :class:`glmmnet.covariances.FactorEntries`.
+    angle : ndarray of bool
+        It shapes correlations alone.
     size : ndarray
-        Root mean square of its row's column of z.
+        Root mean square of its column of z.
     levels : ndarray of int
         Levels of its term.
     """
 
     row: np.ndarray
-    diagonal: np.ndarray
+    pivot: np.ndarray
+    angle: np.ndarray
     size: np.ndarray
     levels: np.ndarray
 
@@ -87,7 +91,7 @@ class GaussianLikelihood:
 
     def __init__(self, joint: JointModel, f: Tensor | None = None, *, reml: bool = False) -> None:
         self._joint, self._reml = joint, reml
-        self._entries = [t.covariance.factor_entries(t.r).numpy() for t in joint.terms]
+        self._entries = [t.covariance.factor_entries(t.r) for t in joint.terms]
         y = (joint.target.y - joint.offset)[:, 0]
         if f is not None:
             y = y - f
@@ -103,20 +107,19 @@ class GaussianLikelihood:
         right = torch.cat([basis, root * y - basis @ first], dim=1)
         self._xy = (right.T @ right).numpy()
         if joint.terms:
-            z = joint.z_matrix.multiply(root.numpy()).tocsr()
+            z = (joint.z_matrix.multiply(root.numpy()) @ _roots(joint)).tocsr()
             self._zz = (z.T @ z).tocsr()
             self._zxy = np.asarray(z.T @ right.numpy())
 
     @property
     def n_parameters(self) -> int:
-        """Length of theta: the free entries of every Lambda_k."""
-        return sum(len(e) for e in self._entries)
+        """Length of theta: the numbers behind every Lambda_k."""
+        return sum(len(e.column) for e in self._entries)
 
     def theta(self, params: Parameters) -> np.ndarray:
-        """Entries of Lambda_k = chol(Sigma_k / phi), term by term."""
-        parts = []
-        for sigma, entries in zip(params.sigma, self._entries, strict=True):
-            parts.append(_lower_factor(sigma[0].numpy() / params.phi)[entries[:, 0], entries[:, 1]])
+        """The numbers behind Lambda_k = chol(Sigma_k / phi), term by term."""
+        sigmas = zip(self._joint.terms, params.sigma, strict=True)
+        parts = [term.covariance.theta(sigma[0].numpy() / params.phi) for term, sigma in sigmas]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def profile(self, theta: np.ndarray, phi: float | None = None) -> Profile:
@@ -138,12 +141,7 @@ class GaussianLikelihood:
 
     def parameters(self, theta: np.ndarray, profile: Profile) -> Parameters:
         """Estimates in the units of the response."""
-        sigma, at = [], 0
-        for term, entries in zip(self._joint.terms, self._entries, strict=True):
-            factor = np.zeros((term.r, term.r))
-            factor[entries[:, 0], entries[:, 1]] = theta[at : at + len(entries)]
-            at += len(entries)
-            sigma.append(torch.as_tensor(profile.phi * factor @ factor.T)[None])
+        sigma = [torch.as_tensor(profile.phi * factor @ factor.T)[None] for factor in self._factors(theta)]
         return Parameters(torch.as_tensor(profile.beta)[:, None], tuple(sigma), profile.phi)
 
     def maximise(self, start: Parameters, *, near: bool = False) -> Parameters:
@@ -158,13 +156,14 @@ class GaussianLikelihood:
         if not len(theta):
             return self.parameters(theta, self.profile(theta))
         layout = self._layout
-        theta = np.where(layout.diagonal, np.maximum(theta, _SMALLEST_START / layout.size), theta)
+        theta = np.where(layout.pivot, np.maximum(theta, _SMALLEST_START / layout.size), theta)
         theta = self._larger_start(theta)
         sd = np.sqrt(np.bincount(layout.row, theta**2))[layout.row]
+        sd = np.where(layout.angle, 1.0, sd)
         # Otherwise between the entry's size and its standard error: the start may be far from the maximum.
         unit = sd / (2 * layout.levels) ** (0.5 if near else 0.25)
         best = self._without_useless(self._search(theta, unit), unit)
-        for entry in np.flatnonzero(layout.diagonal & (best == 0)):
+        for entry in np.flatnonzero(layout.pivot & (best == 0)):
             # A search may also end where the slope is 0 by symmetry alone.
             moved = best.copy()
             moved[entry] = 0.3 * unit[entry]
@@ -174,21 +173,23 @@ class GaussianLikelihood:
 
     def _larger_start(self, theta: np.ndarray) -> np.ndarray:
         """Theta times 4 while that is better: beside little noise variances are many times the residual's."""
-        best = self._deviance(theta)
-        while (larger := self._deviance(4 * theta)) < best - _MUCH_BETTER:
-            theta, best = 4 * theta, larger
+        best, factor = self._deviance(theta), np.where(self._layout.angle, 1.0, 4.0)
+        while (larger := self._deviance(factor * theta)) < best - _MUCH_BETTER:
+            theta, best = factor * theta, larger
         return theta
 
     @cached_property
     def _layout(self) -> _Layout:
-        pairs = np.concatenate(self._entries)
-        term = np.repeat(np.arange(len(self._entries)), [len(e) for e in self._entries])
-        _, row = np.unique(np.column_stack([term, pairs[:, 0]]), axis=0, return_inverse=True)
+        column = np.concatenate([e.column for e in self._entries])
+        term = np.repeat(np.arange(len(self._entries)), [len(e.column) for e in self._entries])
+        own = np.where(column < 0, -1 - np.arange(len(column)), column)
+        _, row = np.unique(np.column_stack([term, own]), axis=0, return_inverse=True)
         sizes = [t.columns().square().mean(dim=0).sqrt().clamp_min(1e-150).numpy() for t in self._joint.terms]
         return _Layout(
             row=row.reshape(-1),
-            diagonal=pairs[:, 0] == pairs[:, 1],
-            size=np.array([sizes[k][i] for k, i in zip(term, pairs[:, 0], strict=True)]),
+            pivot=np.concatenate([e.pivot for e in self._entries]),
+            angle=column < 0,
+            size=np.array([sizes[k][max(i, 0)] for k, i in zip(term, column, strict=True)]),
             levels=np.array([t.q for t in self._joint.terms])[term],
         )
 
@@ -213,27 +214,37 @@ class GaussianLikelihood:
         return np.asarray(result.x * unit)
 
     def _without_useless(self, theta: np.ndarray, unit: np.ndarray) -> np.ndarray:
-        """Theta with rows of Lambda (a variance), then diagonal entries (a correlation of +-1), of 0 where as good."""
+        """Theta with variances of 0, then correlations on their boundary, where that is as good."""
         layout = self._layout
         deviance = self._deviance(theta)
         allowed = deviance + _AS_GOOD + 10 * self._rounding(deviance)
-        rows = [layout.row == row for row in np.unique(layout.row)]
-        entries = [np.arange(len(theta)) == entry for entry in np.flatnonzero(layout.diagonal)]
+        # An angle's boundary is the odd multiple of pi / 2 next to it.
+        boundary = np.where(layout.angle, math.pi * (np.floor(theta / math.pi) + 0.5), 0.0)
+        rows = [layout.row == row for row in np.unique(layout.row[~layout.angle])]
+        entries = [np.arange(len(theta)) == entry for entry in np.flatnonzero(layout.pivot | layout.angle)]
         for group in (*rows, *entries):
-            if np.all(np.abs(theta[group]) < unit[group]) and np.any(theta[group] != 0):
-                candidate = np.where(group, 0.0, theta)
+            away = np.abs(theta - boundary)[group]
+            if np.all(away < unit[group]) and np.any(away != 0):
+                candidate = np.where(group, boundary, theta)
                 if self._deviance(candidate) <= allowed:
                     theta = candidate
         return theta
 
     def _scale(self, theta: np.ndarray) -> sp.csr_matrix:
-        blocks, at = [], 0
-        for term, entries in zip(self._joint.terms, self._entries, strict=True):
-            factor = np.zeros((term.r, term.r))
-            factor[entries[:, 0], entries[:, 1]] = theta[at : at + len(entries)]
-            at += len(entries)
-            blocks.append(sp.kron(sp.eye(term.q), factor))
-        return sp.block_diag(blocks, format="csr")
+        factors = zip(self._joint.terms, self._factors(theta), strict=True)
+        return sp.block_diag([sp.kron(sp.eye(term.q), factor) for term, factor in factors], format="csr")
+
+    def _factors(self, theta: np.ndarray) -> list[np.ndarray]:
+        """Lambda_k of every term."""
+        parts = np.split(theta, np.cumsum([len(e.column) for e in self._entries]))[:-1]
+        return [term.covariance.factor(part, term.r) for term, part in zip(self._joint.terms, parts, strict=True)]
+
+
+def _roots(joint: JointModel) -> sp.csr_matrix:
+    """A factor of the correlation of b's levels, (Q, Q): with it the levels are independent."""
+    roots = [sp.eye(t.q) if t.relation is None else sp.csr_matrix(t.relation.root.numpy()) for t in joint.terms]
+    parts = [sp.kron(root, sp.eye(term.r)) for root, term in zip(roots, joint.terms, strict=True)]
+    return sp.block_diag(parts, format="csr")
 
 
 def orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,13 +275,3 @@ def log_volume(basis: Tensor, x: Tensor) -> float:
             total += float(torch.log(left.norm()))
             directions = torch.cat([directions, (left / left.norm())[:, None]], dim=1)
     return total
-
-
-def _lower_factor(sigma: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor of a positive semi-definite matrix; a pivot of 0 makes a column of 0."""
-    factor = np.zeros_like(sigma)
-    for j in range(len(sigma)):
-        column = sigma[j:, j] - factor[j:, :j] @ factor[j, :j]
-        if column[0] > 1e-14 * sigma[j, j]:
-            factor[j:, j] = column / math.sqrt(column[0])
-    return factor

@@ -40,7 +40,7 @@ def expected_information(
         Information of each row about eta.
     active : tuple of VarianceParameter, (k,)
     """
-    derivatives = [derivative(params, p) for p in active]
+    derivatives = [derivative(joint, params, p) for p in active]
     information = np.zeros((len(active), len(active)))
     # Traces of H^-1 P and of its square; the residual's parameter needs them.
     first = second = 0.0
@@ -65,6 +65,8 @@ def expected_information(
 @dataclass(frozen=True)
 class _Probe:
     """Random signs on one term and class, the same for each column of z; the last axis is the column they stand in.
+
+    Where the levels have a known correlation A = L L', L times random signs.
 
     Attributes
     ----------
@@ -98,13 +100,22 @@ def _probes(joint: JointModel, params: Parameters, weight: Tensor, *, squares: b
             signs = 2.0 * torch.randint(0, 2, (term.q, _PROBES), generator=generator).to(torch.float64) - 1.0
             v = torch.zeros(joint.n_effects, joint.n_classes, _PROBES, term.r, dtype=torch.float64)
             own = v[term.rows].view(term.q, term.r, joint.n_classes, _PROBES, term.r)
+            dual = v
+            if term.relation is not None:
+                # Probes have the covariance of the levels; traces then take their dual on one side.
+                signs = term.relation.root @ signs
+                dual = torch.zeros_like(v)
             for j in range(term.r):
                 own[:, j, c, :, j] = signs
+                if dual is not v:
+                    theirs = dual[term.rows].view(own.shape)
+                    theirs[:, j, c, :, j] = term.decorrelated(signs)
             flat = v.flatten(2)
             solved = solve(weighted(flat))
             left = flat - solved
-            square = float((solved * weighted(solve(flat))).sum()) / _PROBES if squares else 0.0
-            trace = float((flat * solved).sum()) / _PROBES
+            pulled = solved if dual is v else solve(weighted(dual.flatten(2)))
+            square = float((pulled * weighted(solve(flat))).sum()) / _PROBES if squares else 0.0
+            trace = float((dual.flatten(2) * solved).sum()) / _PROBES
             yield _Probe(k, c, weighted(left).reshape(v.shape), left.reshape(v.shape), trace, square)
 
 
@@ -112,4 +123,6 @@ def _inner(u: Tensor, v: Tensor, joint: JointModel, p: VarianceParameter, matrix
     """Mean over probes of u_i' D v_j, (r, r), D the derivative of b's covariance with respect to `p`."""
     term = joint.terms[p.term]
     own, other = (x[term.rows].reshape(term.q, term.r, *x.shape[1:])[:, :, p.class_] for x in (u, v))
+    if term.relation is not None:
+        other = term.relation.over_levels(term.relation.matrix, other)
     return torch.einsum("qasi,ab,qbsj->ij", own, matrix, other) / _PROBES

@@ -344,7 +344,7 @@ def _curvature(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.
     likelihood = GaussianLikelihood(fitted.joint, fitted.f, reml=fitted.config.reml)
 
     def value(shift: np.ndarray) -> float:
-        moved = shifted(fitted.working, parameters, shift)
+        moved = shifted(fitted.joint, fitted.working, parameters, shift)
         return -0.5 * likelihood.profile(likelihood.theta(moved), moved.phi).deviance
 
     return -_second_differences(value, len(parameters), 0.02)
@@ -370,7 +370,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     draws = fitted.thinned(_LOUIS_DRAWS if joint.family.has_dispersion else fitted.draws.b.shape[2])
     size, samples = len(parameters), draws.shape[2]
     complete, scores = np.zeros((size, size)), np.zeros((samples, size))
-    derivatives = [derivative(fitted.working, p) for p in parameters]
+    derivatives = [derivative(joint, fitted.working, p) for p in parameters]
     precisions = joint.precisions(fitted.working)
     moments: dict[int, Tensor] = {}
     for a, p in enumerate(parameters):
@@ -380,7 +380,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
         term = joint.terms[p.term]
         if p.term not in moments:
             own = draws[term.rows].reshape(term.q, term.r, joint.n_classes, samples)
-            moments[p.term] = torch.einsum("qics,qjcs->scij", own, own)
+            moments[p.term] = torch.einsum("qics,qjcs->scij", own, term.decorrelated(own))
         precision = precisions[p.term][p.class_]
         pulled = precision @ derivatives[a] @ precision
         trace = float((precision * derivatives[a].T).sum())

@@ -25,6 +25,7 @@ from glmmnet.crossings import Crossings, level_sum_matrix
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
 from glmmnet.families import Family, Target
+from glmmnet.relations import Relation
 from glmmnet.typing import Dispersion, WeightKind
 
 #: More classes than these are taken one by one in curvatures: the rest of a row's information is of the order 1 / C.
@@ -76,6 +77,10 @@ class TermData:
     z : Tensor, (n, r), or None when it is one column of ones
     start : int
         First row of the term in b.
+    positions : tuple of int
+        See :class:`glmmnet.typing.RandomTerm`.
+    relation : Relation or None
+        Known correlation of the levels; None: they are independent.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class TermData:
         index: np.ndarray,
         z: np.ndarray,
         start: int,
+        positions: tuple[int, ...] = (),
+        relation: Relation | None = None,
     ) -> None:
         self.label, self.group, self.names, self.levels, self.structure = (
             label,
@@ -96,7 +103,8 @@ class TermData:
             levels,
             structure,
         )
-        self.covariance: Covariance = COVARIANCES[structure]
+        self.covariance: Covariance = COVARIANCES[structure].at(positions)
+        self.positions, self.relation = positions, relation
         self.index = torch.as_tensor(index)
         self.q, self.r = len(levels), z.shape[1]
         self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
@@ -133,6 +141,10 @@ class TermData:
         # Torch gathers from one column six times faster as a vector than as a matrix.
         own = own[:, 0] if own.shape[1] == 1 else own
         return own.index_select(0, self.index).reshape(-1, self.r, *tail)
+
+    def decorrelated(self, own: Tensor) -> Tensor:
+        """A^-1 own for effects (q, ...) of levels with known correlation A; `own` where they are independent."""
+        return own if self.relation is None else self.relation.over_levels(self.relation.precision, own)
 
     def eta(self, b: Tensor) -> Tensor:
         """The term's share of the linear predictor, (n, C, S)."""
@@ -206,7 +218,10 @@ class JointModel:
         classes = len(target.predictors)
         terms, start = [], 0
         for t in design.random:
-            terms.append(TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start))
+            relation = None if t.correlation is None else Relation(t.correlation)
+            terms.append(
+                TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start, t.positions, relation)
+            )
             start += len(t.levels) * len(t.names)
         weights = np.ones(design.n) if design.weights is None else design.weights
         divisor = None
@@ -254,9 +269,20 @@ class JointModel:
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """Where each term's rows lie in a (Q C, Q C) precision."""
+        """The blocks of each term in a (Q C, Q C) precision: one a level, or one of all levels that are related."""
+        own = zip(self.terms, self._levels, strict=True)
+        return tuple(s if t.relation is None else Segment(s.start, 1, s.size) for t, s in own)
+
+    @property
+    def _levels(self) -> tuple[Segment, ...]:
+        """Where each term's levels lie in a (Q C, Q C) matrix."""
         c = self.n_classes
         return tuple(Segment(t.start * c, t.q, t.r * c) for t in self.terms)
+
+    @cached_property
+    def related(self) -> bool:
+        """Whether the levels of some term have a known correlation."""
+        return any(t.relation is not None for t in self.terms)
 
     def subset(self, rows: Tensor) -> JointModel:
         """The same model on some of the rows (m,); every level stays."""
@@ -271,6 +297,8 @@ class JointModel:
                 t.index.numpy()[picked],
                 t.columns().numpy()[picked],
                 t.start,
+                t.positions,
+                t.relation,
             )
             for t in self.terms
         )
@@ -401,13 +429,13 @@ class JointModel:
 
     def precisions(self, params: Parameters) -> tuple[Tensor, ...]:
         """Inverse of each term's Sigma, (C, r, r), a hair away from singular."""
-        return tuple(torch.linalg.inv(away_from_singular(sigma)) for sigma in params.sigma)
+        return tuple(_inverse(away_from_singular(sigma)) for sigma in params.sigma)
 
     def prior(self, b: Tensor, precisions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Kernel of log p(b), -b'P b / 2 of each draw (S,), and P b (Q, C, S)."""
         parts = []
         for term, precision in zip(self.terms, precisions, strict=True):
-            own = b[term.rows].reshape(term.q, term.r, *b.shape[1:])
+            own = term.decorrelated(b[term.rows].reshape(term.q, term.r, *b.shape[1:]))
             if term.r == 1:
                 parts.append((own * precision[:, 0, 0][:, None]).reshape(-1, *b.shape[1:]))
             else:
@@ -416,8 +444,8 @@ class JointModel:
         return -0.5 * (b * pulled).sum(dim=(0, 1)), pulled
 
     def prior_diagonal(self, precisions: Sequence[Tensor]) -> Tensor | None:
-        """The prior precision (Q, C) where every term has one column; None otherwise."""
-        if any(term.r > 1 for term in self.terms):
+        """The prior precision (Q, C) where it is diagonal because every term has one column; None otherwise."""
+        if self.related or any(term.r > 1 for term in self.terms):
             return None
         return torch.cat([p[:, 0, 0].expand(t.q, -1) for t, p in zip(self.terms, precisions, strict=True)])
 
@@ -427,6 +455,8 @@ class JointModel:
         for term, sigma in zip(self.terms, params.sigma, strict=True):
             sign_logdet = torch.linalg.slogdet(2 * torch.pi * away_from_singular(sigma))[1]
             total -= 0.5 * term.q * float(sign_logdet.sum())
+            if term.relation is not None:
+                total -= 0.5 * term.r * self.n_classes * term.relation.logdet
         return total
 
     @cached_property
@@ -443,7 +473,7 @@ class JointModel:
     @cached_property
     def crossings(self) -> Crossings:
         """Where Z'WZ has its entries."""
-        return Crossings([t.index.numpy() for t in self.terms], self.segments)
+        return Crossings([t.index.numpy() for t in self.terms], self._levels)
 
     def information(self, weight: Tensor) -> sp.csr_matrix:
         """Z'WZ (Q C, Q C) for a weight (n, C, C), rows of b with their classes innermost."""
@@ -464,7 +494,8 @@ class JointModel:
             for c in range(self.n_classes):
                 small[:, c, :, c] = precision[c].numpy()
             size = term.r * self.n_classes
-            blocks.append(sp.kron(sp.eye(term.q), small.reshape(size, size)))
+            levels = sp.eye(term.q) if term.relation is None else term.relation.sparse_precision()
+            blocks.append(sp.kron(levels, small.reshape(size, size)))
         return sp.block_diag(blocks, format="csr")
 
 
@@ -477,6 +508,11 @@ def check_precision_weights(family: Family) -> None:
         f"{family.name!r} is not proportional to one. Counts out of trials are written p(successes, trials) ~ ...; a "
         "row that stands for several takes weight_kind='frequency'."
     )
+
+
+def _inverse(sigma: Tensor) -> Tensor:
+    """Inverse of covariances (C, r, r): by Cholesky, as the one by LU of a nearly singular matrix is not definite."""
+    return 1.0 / sigma if sigma.shape[-1] == 1 else torch.cholesky_inverse(torch.linalg.cholesky(sigma))
 
 
 def away_from_singular(sigma: Tensor) -> Tensor:

@@ -194,7 +194,8 @@ def find_mode(
         That of an earlier point nearby, to follow the mode with at a fraction of the cost.
     """
     mode = torch.zeros(joint.n_effects, joint.n_classes, dtype=torch.float64) if start is None else start
-    if mode.numel() <= WHOLE_LIMIT:
+    # Levels that are related do not part into blocks.
+    if mode.numel() <= WHOLE_LIMIT or joint.related:
         return _whole_mode(joint, fixed, params, mode, iterations, tolerance, information)
     return _level_mode(joint, fixed, params, mode, iterations, tolerance, information)
 

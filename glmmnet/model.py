@@ -37,6 +37,7 @@ from glmmnet.results import GLMMNetResults
 from glmmnet.samplers import SAMPLERS
 from glmmnet.threads import torch_session
 from glmmnet.typing import Sampler, WeightKind
+from glmmnet.variance import without
 
 #: Standard deviations below this share of the residual's (or of eta's unit) are reported as 0.
 _BOUNDARY = 1e-4
@@ -97,6 +98,7 @@ class GLMMNet:
         weight_kind: WeightKind = "frequency",
         na_action: Literal["drop", "raise"] = "drop",
         context: Mapping[str, Any] | None = None,
+        contrasts: Mapping[str, Any] | None = None,
     ) -> GLMMNet:
         """See :func:`glmm`."""
         if not isinstance(data, pd.DataFrame):
@@ -107,7 +109,9 @@ class GLMMNet:
             raise ValueError("weight_kind='precision' says what weights= means; no weights are given.")
         resolved = resolve(family)
         spec = parse(formula, columns=list(data.columns))
-        design, state = build_design(spec, data, na_action=na_action, context=context, weights=weights)
+        design, state = build_design(
+            spec, data, na_action=na_action, context=context, weights=weights, contrasts=contrasts
+        )
         if design.n_dropped:
             warnings.warn(
                 f"{design.n_dropped} of {design.n_total} rows have a missing value in a column of the formula and are "
@@ -321,7 +325,8 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
     }
     labels = joint.target.predictors
     for term, sigma in zip(joint.terms, state.params.sigma, strict=True):
-        for i, name in enumerate(term.names):
+        for i, *_ in term.covariance.deviations(term.r):
+            name = term.covariance.deviation_name(term.names, i)
             for c, label in enumerate(labels):
                 key = f"sd[{term.group}, {name}{', ' + label if label else ''}]"
                 row[key] = float(sigma[c, i, i]) ** 0.5
@@ -335,12 +340,11 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
 def _on_boundary(joint: JointModel, params: Parameters) -> Parameters:
     """Variances too small to tell from 0 are 0, with their covariances."""
     size = params.phi**0.5 if joint.family.residual else joint.eta_unit
-    sigma = []
+    keep = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         reach = torch.diagonal(matrix, dim1=1, dim2=2).sqrt() * term.columns().square().mean(dim=0).sqrt()
-        keep = (reach > _BOUNDARY * size).to(matrix.dtype)
-        sigma.append(matrix * keep[:, :, None] * keep[:, None, :])
-    return replace(params, sigma=tuple(sigma))
+        keep.append(reach > _BOUNDARY * size)
+    return without(joint, params, keep)
 
 
 def _without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) -> Parameters:
@@ -350,13 +354,12 @@ def _without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) -
     costs less than 0.01 of deviance.
     """
     weight = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0].diagonal(dim1=1, dim2=2)
-    sigma = []
+    keep = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         about_level = term.level_sum(term.columns().square()[:, :, None] * weight[:, None])
         error = (2.0 / about_level.square().sum(dim=0).clamp_min(1e-300)).sqrt().T
-        keep = (matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error).to(matrix.dtype)
-        sigma.append(matrix * keep[:, :, None] * keep[:, None, :])
-    return replace(params, sigma=tuple(sigma))
+        keep.append(matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error)
+    return without(joint, params, keep)
 
 
 def _project(
@@ -390,6 +393,7 @@ def glmm(
     weight_kind: WeightKind = "frequency",
     na_action: Literal["drop", "raise"] = "drop",
     context: Mapping[str, Any] | None = None,
+    contrasts: Mapping[str, Any] | None = None,
 ) -> GLMMNet:
     """A generalized linear mixed model, written as a formula.
 
@@ -417,6 +421,11 @@ def glmm(
         What happens to rows with a missing value in a column of the formula.
     context : mapping, optional
         Functions and values that the formula's expressions may use besides columns and the documented transforms.
+    contrasts : mapping, optional
+        {factor of the fixed part: ``"treatment"``, ``"sum"``, ``"poly"``, ``"helmert"`` or a matrix}. A matrix has a
+        row a level and one column less than levels; a DataFrame has the levels as index. Without, ordered
+        factors (an ordered pandas Categorical) have polynomial contrasts, ``f[.L]``, ``f[.Q]``, ..., all others
+        treatment contrasts.
 
     Returns
     -------
@@ -447,4 +456,5 @@ def glmm(
         weight_kind=weight_kind,
         na_action=na_action,
         context=context,
+        contrasts=contrasts,
     )

@@ -129,9 +129,13 @@ def row_blocks(n: int, numbers_a_row: int) -> Iterator[slice]:
 def prior_variance(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> Tensor:
     """Variance of Z b over the prior of b, (n, C); of the terms whose level is unseen only, or of all."""
     total = torch.zeros(1, dtype=torch.float64)
-    for sigma, term in zip(fitted.params.sigma, terms, strict=True):
+    for known, sigma, term in zip(fitted.joint.terms, fitted.params.sigma, terms, strict=True):
         z = torch.tensor(term.z)
         variance = torch.einsum("ni,cij,nj->nc", z, sigma, z)
+        if known.relation is not None:
+            # A level that the matrix does not have is taken as one that is related to none.
+            own = known.relation.matrix.diagonal()[torch.tensor(term.index).clamp_min(0)]
+            variance = variance * torch.where(torch.tensor(term.index < 0), 1.0, own)[:, None]
         total = total + (variance * torch.tensor(term.index < 0)[:, None] if unseen_only else variance)
     return total
 
@@ -262,5 +266,7 @@ def _prior_draw(fitted: Fitted) -> Tensor:
         values, vectors = torch.linalg.eigh(sigma)
         factor = vectors * values.clamp_min(0.0).sqrt()[:, None]
         normal = torch.randn(term.q, term.r, fitted.joint.n_classes, dtype=torch.float64)
+        if term.relation is not None:
+            normal = term.relation.over_levels(term.relation.root, normal)
         parts.append(torch.einsum("cij,qjc->qic", factor, normal).reshape(-1, fitted.joint.n_classes, 1))
     return torch.cat(parts)

@@ -50,7 +50,7 @@ class LevelQuadrature:
 
 def has_quadrature(joint: JointModel) -> bool:
     """Whether b can be integrated out level by level: one random term of at most two effects a level."""
-    return len(joint.terms) == 1 and joint.terms[0].r * joint.n_classes <= _MOST_DIMENSIONS
+    return len(joint.terms) == 1 and not joint.related and joint.terms[0].r * joint.n_classes <= _MOST_DIMENSIONS
 
 
 def n_nodes(joint: JointModel) -> int:
@@ -161,7 +161,7 @@ def second_order(
     """
     term, precision, fixed = joint.terms[0], joint.precisions(params)[0], joint.fixed_eta(params, f)
     of_sigma = tuple(p for p in active if p.term >= 0)
-    derivatives = [derivative(params, p) for p in of_sigma]
+    derivatives = [derivative(joint, params, p) for p in of_sigma]
     pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(of_sigma, derivatives, strict=True)]
     size, k = columns.shape[1] * joint.n_classes, len(active)
     dispersion = k > len(of_sigma)

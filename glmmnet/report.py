@@ -91,7 +91,7 @@ class Report:
         ends = ["se", "ci_low", "ci_high"]
         position = 0
         for k, term in enumerate(self.fitted.joint.terms):
-            size = term.r * self.fitted.joint.n_classes
+            size = len(term.covariance.deviations(term.r)) * self.fitted.joint.n_classes
             for _, row in components.iloc[position : position + size].iterrows():
                 levels = row["n_levels"]
                 rows.append(
@@ -99,7 +99,7 @@ class Report:
                 )
             position += size
             for _, row in pairs[pairs["position"] == k].iterrows():
-                name = f"{_short(row['first'])},{_short(row['second'])}"
+                name = ",".join(_short(name) for name in (row["first"], row["second"]) if name)
                 correlation = row["correlation"]
                 rows.append(("corr", term.group, name, row["class"], pd.NA, np.nan, correlation, *row[ends]))
         for _, row in components.iloc[position:].iterrows():

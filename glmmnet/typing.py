@@ -58,12 +58,16 @@ class RandomTerm:
     names : tuple of str, (r,)
         Columns of z, the intercept as ``(Intercept)``.
     structure : str
-        Name of the covariance structure: ``us`` for ``|``, ``diag`` for ``||``.
+        Name of the covariance structure: ``us`` for ``|``, ``diag`` for ``||``, else the word of the formula.
     levels : pandas.Index, (q,)
         Levels in the training data, sorted; of an interaction ``"a:b"`` strings.
     index : ndarray of int64, (n,)
         Level of each row; -1 where the level is unseen in training (new data only).
     z : ndarray of float64, (n, r)
+    positions : tuple of int, (r,)
+        Times of the columns where the structure has an order; empty otherwise, and for new data.
+    correlation : ndarray of float64, (q, q), or None
+        Known correlation A of the levels, of ``gr(g, cov=A)``; None otherwise, and for new data.
     """
 
     label: str
@@ -73,6 +77,8 @@ class RandomTerm:
     levels: pd.Index
     index: np.ndarray
     z: np.ndarray
+    positions: tuple[int, ...] = ()
+    correlation: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

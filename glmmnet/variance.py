@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +26,8 @@ class VarianceParameter:
         Position of the random term; -1 for the residual.
     class_ : int
     i, j : int
-        Column of a standard deviation (i == j, log scale), pair of a correlation (i < j, Fisher z scale).
+        Column of a standard deviation (i == j, log scale), pair of a correlation (i < j, Fisher z scale). Where the
+        structure has one parameter for several columns or pairs, the first stands for it.
     """
 
     term: int
@@ -38,7 +41,7 @@ def variance_parameters(joint: JointModel) -> tuple[VarianceParameter, ...]:
     out = []
     for k, term in enumerate(joint.terms):
         for c in range(joint.n_classes):
-            out += [VarianceParameter(k, c, i, i) for i in range(term.r)]
+            out += [VarianceParameter(k, c, columns[0], columns[0]) for columns in term.covariance.deviations(term.r)]
             out += [VarianceParameter(k, c, i, j) for i, j in term.covariance.correlations(term.r)]
     if joint.family.has_dispersion:
         out.append(VarianceParameter(-1, 0, 0, 0))
@@ -47,17 +50,16 @@ def variance_parameters(joint: JointModel) -> tuple[VarianceParameter, ...]:
 
 def active_parameters(joint: JointModel, params: Parameters) -> tuple[VarianceParameter, ...]:
     """The variance parameters that are not on their boundary: positive variances, correlations away from +-1."""
-    return tuple(p for p in variance_parameters(joint) if _is_inside(params, p))
+    return tuple(p for p in variance_parameters(joint) if _is_inside(joint, params, p))
 
 
-def _is_inside(params: Parameters, parameter: VarianceParameter) -> bool:
-    if parameter.term < 0:
+def _is_inside(joint: JointModel, params: Parameters, p: VarianceParameter) -> bool:
+    if p.term < 0:
         return params.phi > 0
-    sigma = params.sigma[parameter.term][parameter.class_]
-    sd = torch.diagonal(sigma).sqrt()
-    if not bool(sd[parameter.i] > 0 and sd[parameter.j] > 0):
-        return False
-    return parameter.i == parameter.j or not is_singular(sigma)
+    sigma = params.sigma[p.term][p.class_]
+    if p.i == p.j:
+        return bool(sigma[p.i, p.i] > 0)
+    return not math.isnan(joint.terms[p.term].covariance.correlation(sigma, p.i, p.j)) and not is_singular(sigma)
 
 
 def is_singular(sigma: Tensor) -> bool:
@@ -67,30 +69,44 @@ def is_singular(sigma: Tensor) -> bool:
     return bool((torch.linalg.eigvalsh(inside) < _SINGULAR).any())
 
 
-def shifted(params: Parameters, parameters: tuple[VarianceParameter, ...], shift: np.ndarray) -> Parameters:
+def shifted(
+    joint: JointModel, params: Parameters, parameters: tuple[VarianceParameter, ...], shift: np.ndarray
+) -> Parameters:
     """`params` moved by `shift` on the log-sd and Fisher-z scales."""
-    sds = [torch.diagonal(s, dim1=-2, dim2=-1).sqrt() for s in params.sigma]
-    correlations = [
-        s / (sd[:, :, None] * sd[:, None, :]).clamp_min(1e-300) for s, sd in zip(params.sigma, sds, strict=True)
-    ]
-    sds = [sd.clone() for sd in sds]
     phi = params.phi
+    moves: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
     for p, delta in zip(parameters, shift, strict=True):
         if p.term < 0:
             phi *= float(np.exp(2 * delta))
-        elif p.i == p.j:
-            sds[p.term][p.class_, p.i] *= float(np.exp(delta))
         else:
-            z = torch.atanh(correlations[p.term][p.class_, p.i, p.j].clamp(-0.999999, 0.999999)) + delta
-            correlations[p.term][p.class_, p.i, p.j] = correlations[p.term][p.class_, p.j, p.i] = torch.tanh(z)
-    sigma = [r * sd[:, :, None] * sd[:, None, :] for r, sd in zip(correlations, sds, strict=True)]
+            moves.setdefault((p.term, p.class_), {})[p.i, p.j] = float(delta)
+    sigma = [matrix.clone() for matrix in params.sigma]
+    for (k, c), own in moves.items():
+        sigma[k][c] = joint.terms[k].covariance.shifted(params.sigma[k][c], own)
     return Parameters(params.beta, tuple(sigma), phi)
 
 
-def derivative(params: Parameters, parameter: VarianceParameter, h: float = 1e-5) -> Tensor:
+def derivative(joint: JointModel, params: Parameters, parameter: VarianceParameter, h: float = 1e-5) -> Tensor:
     """Derivative of Sigma with respect to one parameter, (r, r)."""
     if parameter.term < 0:
         return torch.zeros(0, 0)
-    up = shifted(params, (parameter,), np.array([h])).sigma[parameter.term][parameter.class_]
-    down = shifted(params, (parameter,), np.array([-h])).sigma[parameter.term][parameter.class_]
+    up = shifted(joint, params, (parameter,), np.array([h])).sigma[parameter.term][parameter.class_]
+    down = shifted(joint, params, (parameter,), np.array([-h])).sigma[parameter.term][parameter.class_]
     return (up - down) / (2 * h)
+
+
+def without(joint: JointModel, params: Parameters, keep: Sequence[Tensor]) -> Parameters:
+    """`params` with variances of exactly 0, and their covariances, where no column that shares one is to be kept.
+
+    Parameters
+    ----------
+    keep : sequence of Tensor of bool, each (C, r)
+        Of each term, which variances are told from 0.
+    """
+    sigma = []
+    for term, matrix, columns in zip(joint.terms, params.sigma, keep, strict=True):
+        kept = torch.zeros_like(columns, dtype=matrix.dtype)
+        for shared in term.covariance.deviations(term.r):
+            kept[:, shared] = columns[:, shared].any(dim=1, keepdim=True).to(matrix.dtype)
+        sigma.append(matrix * kept[:, :, None] * kept[:, None, :])
+    return replace(params, sigma=tuple(sigma))

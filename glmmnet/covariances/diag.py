@@ -1,4 +1,4 @@
-"""Diagonal covariance, the `||` of the formula."""
+"""Diagonal covariance: `||` in the formula, or ``diag(effects | group)``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from glmmnet.covariances import COVARIANCES
-from glmmnet.covariances._base import Covariance
+from glmmnet.covariances._base import EntrywiseCovariance, diagonal_entries
 
 
-class Diagonal(Covariance):
+class Diagonal(EntrywiseCovariance):
     """A variance a column, no correlations."""
 
     name = "diag"
 
     def free(self, r: int) -> Tensor:
-        return torch.arange(r)[:, None].expand(r, 2)
+        return diagonal_entries(r)
 
     def project(self, matrix: Tensor) -> Tensor:
         return torch.diag_embed(torch.diagonal(matrix, dim1=-2, dim2=-1))

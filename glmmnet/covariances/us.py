@@ -1,14 +1,14 @@
-"""Unstructured covariance, the `|` of the formula."""
+"""Unstructured covariance: `|` in the formula, or ``us(effects | group)``."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from glmmnet.covariances import COVARIANCES
-from glmmnet.covariances._base import Covariance, all_entries, symmetric
+from glmmnet.covariances._base import EntrywiseCovariance, all_entries, symmetric
 
 
-class Unstructured(Covariance):
+class Unstructured(EntrywiseCovariance):
     """Every variance and correlation is free."""
 
     name = "us"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +16,12 @@ from glmmnet.formula.carets import error_at
 from glmmnet.formula.expression import name_uses, parse_expression
 from glmmnet.formula.safety import resolve, unknown_column
 
+from .coding import Codings, ordered_factors, read_contrasts
 from .columns import check_frame, column_kind, missing_counts
 from .evaluation import Environment
 from .grouping import learn_grouping
-from .matrix import factor_variables, learn_part
+from .known import known_correlation
+from .matrix import factor_variables, learn_part, plain_names
 from .records import Design
 from .response import learn_response
 from .state import (
@@ -31,6 +34,7 @@ from .state import (
     take_rows,
     tidied,
 )
+from .times import at_levels, learn_positions
 
 
 def build_design(
@@ -40,6 +44,7 @@ def build_design(
     na_action: Literal["drop", "raise"] = "drop",
     context: Mapping[str, Any] | None = None,
     weights: str | Sequence[float] | np.ndarray | pd.Series | None = None,
+    contrasts: Mapping[str, Any] | None = None,
 ) -> tuple[Design, DesignState]:
     """Build the matrices and codes that a formula asks for.
 
@@ -54,6 +59,10 @@ def build_design(
         What expressions may use besides columns and the documented transforms.
     weights : str or array-like, (n_total,), optional
         Column or values; finite, not negative, not all zero.
+    contrasts : mapping, optional
+        Of factors in the fixed part: ``treatment``, ``sum``, ``poly``, ``helmert``, or a matrix (levels, levels - 1),
+        with the levels as index if a DataFrame. Ordered factors have polynomial contrasts otherwise, all others
+        treatment contrasts.
 
     Returns
     -------
@@ -79,19 +88,31 @@ def build_design(
     raw = take_rows(data, needs.variables, rows)
     kinds = {name: column_kind(raw[name]) for name in needs.variables}
     environment = Environment(tidied(raw, kinds), needs.variables, _used_context(spec, context))
+    positions = [learn_positions(one, raw) for one in spec.random]
     del raw
     response_state, response = learn_response(spec.response, environment)
-    fixed, x = learn_part(spec.fixed, environment)
+    codings = Codings(
+        ordered=ordered_factors(environment.frame),
+        given=read_contrasts(contrasts, environment.frame, plain_names(spec.fixed)),
+    )
+    fixed, x = learn_part(spec.fixed, replace(environment, codings=codings.fixed))
     neural = [learn_part(one.inputs, environment, ordering="none", full_rank=False) for one in spec.neural]
-    effects = [learn_part(one.effects, environment) for one in spec.random]
+    effects = [
+        learn_part(one.effects, at_levels(one, replace(environment, codings=codings.ordered))) for one in spec.random
+    ]
     frame = take_rows(data, needs.groups, rows)
-    learned = {columns: learn_grouping(columns, frame) for columns in dict.fromkeys(one.group for one in spec.random)}
+    known = {one.group for one in spec.random if one.known}
+    learned = {
+        columns: learn_grouping(columns, frame, known=columns in known)
+        for columns in dict.fromkeys(one.group for one in spec.random)
+    }
     transforms: dict[str, Any] = {}
     state = DesignState(
         spec=spec,
         needs=needs,
         kinds=kinds,
         context=dict(environment.context),
+        codings=codings,
         response=response_state,
         fixed=fixed,
         neural=tuple(part for part, _ in neural),
@@ -106,7 +127,10 @@ def build_design(
         x_variables=column_variables(fixed),
         neural=tuple(neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)),
         random=tuple(
-            random_term(one, part, *learned[one.group], z) for one, (part, z) in zip(spec.random, effects, strict=True)
+            random_term(
+                one, part, *learned[one.group], z, times, known_correlation(one, learned[one.group][0], context)
+            )
+            for one, (part, z), times in zip(spec.random, effects, positions, strict=True)
         ),
         offset=offset(spec, environment, transforms),
         weights=None if weight is None else _check_weights(weight[rows]),

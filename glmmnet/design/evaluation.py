@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from glmmnet.errors import DesignError
 from glmmnet.formula.expression import parse_expression
 from glmmnet.formula.safety import resolve
 from glmmnet.formula.vocabulary import FUNCTIONS, NAMESPACES
+
+from .coding import Coding
 
 
 def _elementwise(name: str, function: np.ufunc) -> Any:
@@ -64,11 +66,14 @@ class Environment:
         evaluated, and so the keys of learned transforms.
     context : dict
         The user's objects.
+    codings : dict of str to Coding
+        Contrasts of factors that stand as a plain name; treatment contrasts for all others.
     """
 
     frame: pd.DataFrame
     variables: Sequence[str]
     context: Mapping[str, Any]
+    codings: Mapping[str, Coding] = field(default_factory=dict)
 
     def evaluate(
         self, text: str, state: dict[str, Any], model_spec: ModelSpec | None = None, *, scalar: bool = False

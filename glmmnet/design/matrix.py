@@ -145,6 +145,12 @@ def factor_variables(factor: Factor, columns: Sequence[str], context: Sequence[s
     return tuple(dict.fromkeys(node.id for node, owner in owners if owner == "column"))
 
 
+def plain_names(terms: Sequence[Term]) -> set[str]:
+    """Columns that stand by their plain name."""
+    factors = [factor for term in terms for factor in term.factors]
+    return {factor.expr for factor in factors if factor.eval_method is Factor.EvalMethod.LOOKUP}
+
+
 def check_finite(matrix: np.ndarray, blocks: Sequence[Block]) -> None:
     """Refuse infinite and missing values, naming the term and the number of rows.
 
@@ -187,7 +193,8 @@ class DesignMaterializer(PandasMaterializer):
         if kind not in ("numeric", "boolean", "categorical"):
             hint = f"use a part of it, e.g. `{{{name}.dt.year}}`" if kind.startswith("datetime") else "convert it"
             raise DesignError(f"Column `{name}` is {kind}, neither numeric nor categorical: {hint}.")
-        return values, set()
+        coding = self.environment.codings.get(name) if kind == "categorical" else None
+        return values if coding is None else coding.encode(values), set()
 
     @override
     def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Variable]]:

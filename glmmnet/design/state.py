@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from glmmnet.errors import DesignError
 from glmmnet.formula import FormulaSpec, NeuralSpec, RandomSpec
 from glmmnet.typing import NeuralTerm, RandomTerm
 
+from .coding import Codings
 from .columns import check_frame, check_kinds, column_kind, missing_counts, tidy
 from .evaluation import Environment
 from .grouping import Grouping
 from .matrix import Part, not_finite
 from .records import Design
 from .response import ResponseState
+from .times import at_levels
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class DesignState:
         Kind of each column that is read as a value.
     context : dict
         The user's objects that the formula uses.
+    codings : Codings
     response : ResponseState
     fixed : Part
     neural : tuple of Part
@@ -69,6 +72,7 @@ class DesignState:
     needs: Needs
     kinds: dict[str, str]
     context: dict[str, Any]
+    codings: Codings
     response: ResponseState
     fixed: Part
     neural: tuple[Part, ...]
@@ -115,10 +119,11 @@ class DesignState:
             indices = {grouping.columns: grouping.locate(levels) for grouping in self.groupings}
             for spec, part, grouping in zip(self.spec.random, self.effects, self.groupings, strict=True):
                 index = indices[grouping.columns]
-                terms.append(random_term(spec, part, grouping, index, part.rebuild(environment)))
+                own = at_levels(spec, replace(environment, codings=self.codings.ordered))
+                terms.append(random_term(spec, part, grouping, index, part.rebuild(own)))
         return Design(
             response=self.response.rebuild(environment) if response and len(rows) else None,
-            X=self.fixed.rebuild(environment),
+            X=self.fixed.rebuild(replace(environment, codings=self.codings.fixed)),
             x_names=self.fixed.names,
             x_variables=column_variables(self.fixed),
             neural=tuple(
@@ -154,10 +159,20 @@ def column_variables(part: Part) -> tuple[tuple[str, ...], ...]:
     return tuple(block.variables for block in part.blocks for _ in range(block.start, block.stop))
 
 
-def random_term(spec: RandomSpec, part: Part, grouping: Grouping, index: np.ndarray, z: np.ndarray) -> RandomTerm:
+def random_term(
+    spec: RandomSpec,
+    part: Part,
+    grouping: Grouping,
+    index: np.ndarray,
+    z: np.ndarray,
+    positions: tuple[int, ...] = (),
+    correlation: np.ndarray | None = None,
+) -> RandomTerm:
     """Record of one random term."""
     names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
-    return RandomTerm(spec.label, grouping.name, names, spec.structure, grouping.levels, index, z)
+    return RandomTerm(
+        spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions, correlation
+    )
 
 
 def neural_term(spec: NeuralSpec, part: Part, x: np.ndarray) -> NeuralTerm:

@@ -14,6 +14,7 @@ from formulaic.parser.types import Factor
 from glmmnet.errors import DesignError
 from glmmnet.formula import parse
 
+from .coding import Coding, Codings
 from .grouping import Grouping
 from .matrix import Block, Part, model_spec
 from .response import ResponseState
@@ -36,6 +37,8 @@ def state_to_dict(state: DesignState) -> dict[str, Any]:
         "needs": asdict(state.needs),
         "kinds": state.kinds,
         "context": sorted(state.context),
+        "ordered": _encode({name: vars(coding) for name, coding in state.codings.ordered.items()}),
+        "contrasts": _encode({name: vars(coding) for name, coding in state.codings.given.items()}),
         "response": {
             "kind": state.response.kind,
             "levels": _encode(state.response.levels),
@@ -71,6 +74,10 @@ def state_from_dict(stored: Mapping[str, Any], *, context: Mapping[str, Any] | N
         needs=Needs(**{role: tuple(names) for role, names in stored["needs"].items()}),
         kinds=dict(stored["kinds"]),
         context={name: context[name] for name in stored["context"]},
+        codings=Codings(
+            ordered={name: Coding(**coding) for name, coding in _decode(stored["ordered"]).items()},
+            given={name: Coding(**coding) for name, coding in _decode(stored["contrasts"]).items()},
+        ),
         response=ResponseState(
             spec.response, response["kind"], _decode(response["levels"]), _decode(response["transforms"])
         ),
@@ -94,7 +101,7 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
         "names": list(part.names),
         "blocks": [asdict(block) for block in part.blocks],
         "transforms": _encode(part.model_spec.transform_state),
-        # the contrasts themselves are read from the formula again
+        # the contrasts themselves are read from the formula again, or stand beside
         "encoders": [
             [expression, kind.value, _encode(state.get("categories"))] for expression, (kind, state) in encoders.items()
         ],

@@ -84,7 +84,7 @@ def relocate(joint: JointModel, carriers: tuple[Carrier, ...], params: Parameter
         own = mean_b[term.rows].reshape(term.q, term.r, -1)
         moved = torch.zeros_like(own)
         for c in range(joint.n_classes):
-            weighted = torch.einsum("qik,ij->qjk", carrier.design, precision[c])
+            weighted = torch.einsum("qik,ij->qjk", term.decorrelated(carrier.design), precision[c])
             normal = torch.einsum("qjk,qjl->kl", weighted, carrier.design)
             inverse = torch.linalg.pinv(normal, hermitian=True)
             gamma = inverse @ torch.einsum("qjk,qj->k", weighted, own[:, :, c])

@@ -233,9 +233,9 @@ def _polish(
         if since or (t >= config.burn_in and turned):
             since += 1
         gain = max(since, 1) ** -config.averaging
-        params = params.blend(step.params, gain)
+        params = _structured(joint, params.blend(step.params, gain))
         e_step.shift(gain * step.shift)
-        averaged = averaged.blend(params, 1.0 / max(since, 1))
+        averaged = _structured(joint, averaged.blend(params, 1.0 / max(since, 1)))
         change = gain * float(move.abs().max()) if len(move) else 0.0
         done = streak.met(change) and (since >= config.min_iter or not joint.terms)
         yield EMState(
@@ -252,6 +252,12 @@ def _polish(
         )
         if done:
             return
+
+
+def _structured(joint: JointModel, params: Parameters) -> Parameters:
+    """`params` with each Sigma of its structure, as the mean of two is not always."""
+    sigma = [term.covariance.project(matrix) for term, matrix in zip(joint.terms, params.sigma, strict=True)]
+    return replace(params, sigma=tuple(sigma))
 
 
 def _draws(joint: JointModel) -> int:

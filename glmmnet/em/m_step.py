@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
-from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
 
 #: Rows x draws x columns of the Newton step's design that are held at once.
 _ENTRIES_AT_ONCE = 20_000_000
@@ -60,7 +60,7 @@ def m_step(
         # What all classes share changes no probability; the sum over classes is 0 by convention.
         beta = beta - beta.mean(dim=1, keepdim=True)
     sigma = tuple(
-        term.covariance.expand(_second_moment(b, term.rows, term.q, term.r), working)
+        term.covariance.expand(_second_moment(b, term), working)
         for term, working in zip(joint.terms, newton.working, strict=True)
     )
     phi = params.phi
@@ -69,9 +69,9 @@ def m_step(
     return MStep(Parameters(beta, sigma, phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood)
 
 
-def _second_moment(b: Tensor, rows: slice, q: int, r: int) -> Tensor:
-    own = b[rows].reshape(q, r, *b.shape[1:])
-    return torch.einsum("qics,qjcs->cij", own, own) / (q * b.shape[2])
+def _second_moment(b: Tensor, term: TermData) -> Tensor:
+    own = b[term.rows].reshape(term.q, term.r, *b.shape[1:])
+    return torch.einsum("qics,qjcs->cij", own, term.decorrelated(own)) / (term.q * b.shape[2])
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,14 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
             eta = fixed.double() + joint.random_eta(part.double())
             hessian += _hessian(joint, entries, part.double(), eta, params.phi)
     draws = b.shape[2]
+    tie = _ties(joint, entries, p)
+    if tie is not None:
+        gradient, hessian = gradient @ tie, torch.einsum("cmdn,mk,nl->ckdl", hessian, tie, tie)
+        m = tie.shape[1]
     inverse = _scaled_pinv(hessian.reshape(classes * m, classes * m) / draws)
     step = (inverse @ (gradient.reshape(-1) / draws)).reshape(classes, m)
+    if tie is not None:
+        step = step @ tie.T
     step = _damp(joint, step, p)
     working, at = [], p
     for term, free in zip(joint.terms, entries, strict=True):
@@ -117,6 +123,17 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
         at += len(free)
     variance = torch.diagonal(inverse).reshape(classes, m)[:, :p].T
     return _Newton(step[:, :p].T, working, variance, log_likelihood / draws)
+
+
+def _ties(joint: JointModel, entries: list[Tensor], p: int) -> Tensor | None:
+    """Which entry of the working matrices is which free number, beta's first, (m, k); None where each is its own."""
+    if not any(term.covariance.tied for term in joint.terms):
+        return None
+    blocks = [torch.eye(p, dtype=torch.float64)]
+    for term, free in zip(joint.terms, entries, strict=True):
+        own = torch.eye(len(free), dtype=torch.float64)
+        blocks.append(own.sum(dim=1, keepdim=True) if term.covariance.tied else own)
+    return torch.block_diag(*blocks)
 
 
 def _few_rows(joint: JointModel, draws: int) -> Tensor | None:

@@ -17,7 +17,7 @@ from glmmnet.em.state import EMState
 from glmmnet.exact import orthonormal
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.quadrature import SecondOrder, derivative_nodes, has_quadrature, second_order
-from glmmnet.variance import VarianceParameter, active_parameters, shifted
+from glmmnet.variance import VarianceParameter, active_parameters, shifted, without
 
 #: Quadrature points a dimension of the first searches, before as many as the likelihood takes; and the change of the
 #: log-likelihood from one to the next that needs no more points.
@@ -55,8 +55,9 @@ def has_newton(joint: JointModel) -> bool:
 
 
 def _n_parameters(joint: JointModel) -> int:
-    r = joint.terms[0].r
-    return joint.n_classes * (joint.X.shape[1] + r * (r + 1) // 2) + int(joint.family.has_dispersion)
+    term = joint.terms[0]
+    own = joint.X.shape[1] + term.covariance.n_parameters(term.r)
+    return joint.n_classes * own + int(joint.family.has_dispersion)
 
 
 def finish_by_newton(
@@ -160,6 +161,11 @@ class _Search:
             params, here = moved, there
         return None
 
+    def _shared(self, p: VarianceParameter) -> tuple[int, ...]:
+        """Columns whose standard deviation is that parameter."""
+        term = self._joint.terms[0]
+        return next(columns for columns in term.covariance.deviations(term.r) if p.i in columns)
+
     def _at(self, params: Parameters) -> SecondOrder:
         active = active_parameters(self._joint, params)
         return second_order(self._joint, params, self._f, self._columns, active, self._nodes)
@@ -172,7 +178,7 @@ class _Search:
         if self._joint.family.symmetric:
             # What all classes share changes no probability.
             beta = beta - beta.mean(dim=1, keepdim=True)
-        return replace(shifted(params, active, step[self._size :].numpy()), beta=beta)
+        return replace(shifted(self._joint, params, active, step[self._size :].numpy()), beta=beta)
 
     def _eta_step(self, step: Tensor) -> float:
         """Root mean square of the step of the fixed part of eta, in its unit; the columns are orthonormal."""
@@ -198,14 +204,12 @@ class _Search:
                 continue
             sd = params.sigma[0][p.class_, p.i, p.i].sqrt()
             hair = _HAIR * self._joint.eta_unit / self._joint.terms[0].size[p.i].clamp_min(1e-150)
-            near = self._at(shifted(params, (p,), torch.log(hair / sd)[None].numpy()))
+            near = self._at(shifted(self._joint, params, (p,), torch.log(hair / sd)[None].numpy()))
             falls = near.score[self._size + k] <= _RIDGE_SCORE * self._joint.terms[0].q
             if near.value >= here.value - self._rounding(here) and falls:
-                keep = torch.ones(params.sigma[0].shape[1], dtype=torch.float64)
-                keep[p.i] = 0.0
-                sigma = params.sigma[0].clone()
-                sigma[p.class_] *= keep[:, None] * keep
-                params = replace(params, sigma=(sigma,))
+                keep = torch.ones(params.sigma[0].shape[:2], dtype=torch.bool)
+                keep[p.class_, list(self._shared(p))] = False
+                params = without(self._joint, params, [keep])
                 return params, self._at(params)
         return None
 

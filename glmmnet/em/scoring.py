@@ -62,7 +62,7 @@ class _Point:
 
 def can_score(joint: JointModel) -> bool:
     """Whether every variance is a component of its own: one column a term, or independent columns."""
-    return joint.family.quadratic and all(t.r == 1 or t.structure == "diag" for t in joint.terms)
+    return joint.family.quadratic and not joint.related and all(t.r == 1 or t.structure == "diag" for t in joint.terms)
 
 
 class VarianceScoring:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from formulaic.formula import SimpleFormula
-from formulaic.parser.types import Operator, OrderedSet, Term, Token
+from formulaic.parser.types import Factor, Operator, OrderedSet, Term, Token
 
 from .carets import error_at
+from .expression import parse_expression
 from .spec import RandomSpec
 from .terms import SpecialTerm, plain_products
-from .tokens import head, is_context, is_operator, written
+from .tokens import WordBar, head, is_context, is_operator, written
 
 STRUCTURES = {"|": "us", "||": "diag"}
 
@@ -57,6 +59,10 @@ def find_bars(tokens: Sequence[Token], where: str) -> list[Bar]:
                 raise error_at(token, f"There is no operator `{written(token)}`; use `|` or `||`, then a column.")
             open_[-1] = (opening, i)
     bars.sort(key=lambda found: found.opening)
+    grouping = {i for found in bars for i in range(found.bar, found.closing)}
+    for i, token in enumerate(tokens):
+        if head(token) == "gr" and i not in grouping:
+            raise error_at(token, "`gr()` stands right of a bar: `(effects | gr(g, cov=A))`.")
     for found in bars:
         _check(tokens, found)
     return bars
@@ -77,7 +83,11 @@ def _check(tokens: Sequence[Token], bar: Bar) -> None:
     for inner in tokens[bar.bar + 1 : bar.closing]:
         if is_operator(inner) and inner.token not in ("+", ":", "/", "*"):
             raise error_at(inner, f"A group is g, a:b, a/b, g + h or g * h; `{inner.token}` is not allowed in it.")
-        if inner.kind is Token.Kind.PYTHON:
+        if inner.kind is Token.Kind.PYTHON and head(inner) == "gr":
+            if bar.closing - bar.bar > 2:
+                raise error_at(inner, "`gr()` stands alone right of the bar: `(effects | gr(g, cov=A))`.")
+            read_known(inner)
+        elif inner.kind is Token.Kind.PYTHON:
             raise error_at(inner, f"`{inner.token}` is not a column: compute the grouping factor as a column before.")
         if inner.kind is Token.Kind.VALUE:
             raise error_at(
@@ -123,24 +133,50 @@ def bar_operator(token: Token, made: list[SpecialTerm]) -> Operator:
 
 def _random_term(effects: list[Term], group: Term, token: Token) -> SpecialTerm:
     ordered = tuple(SimpleFormula(effects))
-    columns = tuple(factor.expr for factor in group.factors)
+    first = next(iter(group.factors))
+    written_group = [factor.expr for factor in group.factors]
+    columns, known = tuple(written_group), ""
+    if first.eval_method is Factor.EvalMethod.PYTHON:
+        column, known = read_known(first.token)
+        columns = (column,)
     text = " + ".join(str(term) for term in ordered)
     if not any(term == "1" for term in ordered):
         text = f"0 + {text}"
+    word = token.word if isinstance(token, WordBar) else ""
     spec = RandomSpec(
-        label=f"({text} {token.token} {':'.join(columns)})",
+        label=f"{word}({text} {token.token} {':'.join(written_group)})",
         effects=ordered,
         group=columns,
-        structure=STRUCTURES[token.token],
+        structure=word or STRUCTURES[token.token],
+        known=known,
         token=token,
     )
-    key = f"({text} {token.token} {':'.join(sorted(columns))})"
+    key = f"{word}({text} {token.token} {':'.join(sorted(written_group))})"
     return SpecialTerm(key, "Random-effect term", spec, token)
+
+
+def read_known(token: Token | None) -> tuple[str, str]:
+    """Column and name of the matrix of ``gr(g, cov=A)``.
+
+    Raises
+    ------
+    FormulaError
+    """
+    call = parse_expression(token.token if token is not None else "").body
+    if isinstance(call, ast.Call) and len(call.args) == len(call.keywords) == 1:
+        column, keyword = call.args[0], call.keywords[0]
+        if keyword.arg == "cov" and isinstance(column, ast.Name) and isinstance(keyword.value, ast.Name):
+            return column.id, keyword.value.id
+    raise error_at(
+        token, "`gr()` takes a column and the name of a matrix that is passed with context=: `gr(g, cov=A)`."
+    )
 
 
 def grouping_names(tokens: Sequence[Token], bars: Sequence[Bar]) -> set[str]:
     """Columns named right of the bars."""
-    return {token.token for bar in bars for token in tokens[bar.bar + 1 : bar.closing] if token.kind is Token.Kind.NAME}
+    right = [token for bar in bars for token in tokens[bar.bar + 1 : bar.closing]]
+    names = {token.token for token in right if token.kind is Token.Kind.NAME}
+    return names | {read_known(token)[0] for token in right if head(token) == "gr"}
 
 
 def check_random_terms(made: Sequence[SpecialTerm]) -> None:
@@ -164,9 +200,11 @@ def check_random_terms(made: Sequence[SpecialTerm]) -> None:
             key = (tuple(sorted(spec.group)), ":".join(sorted(factor.expr for factor in effect.factors)))
             if key in seen:
                 name = "the intercept" if key[1] == "1" else f"`{effect}`"
+                known = spec.known or seen[key].spec.known
+                hint = f", or, beside `cov={known}`, a copy of the column under another name" if known else ""
                 raise error_at(
                     term.token,
                     f"{name[0].upper() + name[1:]} varies by `{':'.join(spec.group)}` in two terms, {seen[key]} and "
-                    f"{term}, so neither variance is identified; use `||` or `0 +`.",
+                    f"{term}, so neither variance is identified; use `||` or `0 +`{hint}.",
                 )
             seen[key] = term

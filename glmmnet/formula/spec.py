@@ -45,7 +45,9 @@ class RandomSpec:
     group : tuple of str
         Columns whose combination is the grouping factor.
     structure : str
-        ``us`` for ``|``, ``diag`` for ``||``.
+        ``us`` for ``|``, ``diag`` for ``||``, else the word before the parenthesis.
+    known : str
+        Name of the matrix A of ``gr(g, cov=A)``; empty without.
     token : Token
     """
 
@@ -53,6 +55,7 @@ class RandomSpec:
     effects: tuple[Term, ...]
     group: tuple[str, ...]
     structure: str
+    known: str
     token: Token = field(repr=False, compare=False)
 
 

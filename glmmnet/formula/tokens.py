@@ -58,6 +58,7 @@ def lex(text: str, start: int = 0, stop: int | None = None) -> list[Token]:
         tokens = list(tokenize(piece))
     except FormulaSyntaxError as error:
         raise translate(error, text) from None
+    out: list[Token] = []
     for token in tokens:
         token.source = text
         token.token = unshield(token.token)
@@ -67,7 +68,32 @@ def lex(text: str, start: int = 0, stop: int | None = None) -> list[Token]:
             _canonicalise(token)
         elif token.kind is Token.Kind.NAME and re.search(r"\._", written(token)):
             raise error_at(token, f"`{token.token}`: no attribute that begins with an underscore is allowed.")
-    return tokens
+        out += _opened(token, text) if head(token) in COVARIANCES else [token]
+    return out
+
+
+def _opened(token: Token, text: str) -> list[Token]:
+    """Tokens of ``(effects | group)`` for a token ``word(effects | group)``; its bar keeps the word."""
+    word, stop = head(token), (token.source_end or 0) + 1
+    inner = lex(text, (token.source_start or 0) + len(word), stop)
+    depth, bars = 0, []
+    for i, one in enumerate(inner):
+        depth += is_context(one, "([")
+        depth -= is_context(one, ")]")
+        if depth == 0 and i < len(inner) - 1:
+            raise error_at(token, f"`{word}(...)` is a term of its own: it cannot be indexed, called or chained.")
+        if depth == 1 and is_operator(one, "|"):
+            bars.append(i)
+    if not bars:
+        raise error_at(token, f"`{word}()` names the covariance of a random-effect term: `{word}(effects | group)`.")
+    for i in bars:
+        if inner[i].token != "|":
+            raise error_at(
+                inner[i],
+                f"`{inner[i].token}` names a covariance, and so does `{word}`; write `{word}(effects | group)`.",
+            )
+        inner[i] = WordBar(inner[i], word)
+    return inner
 
 
 def head(token: Token) -> str:
@@ -81,6 +107,18 @@ def written(token: Token) -> str:
     if token.source is None or token.source_start is None or token.source_end is None:
         return token.token
     return token.source[token.source_start : token.source_end + 1]
+
+
+class WordBar(Token):
+    """The bar of a term whose covariance is named by a word, as in ``ar1(0 + time | g)``."""
+
+    __slots__ = ("word",)
+
+    def __init__(self, bar: Token, word: str) -> None:
+        super().__init__(
+            bar.token, kind=bar.kind, source=bar.source, source_start=bar.source_start, source_end=bar.source_end
+        )
+        self.word = word
 
 
 def is_operator(token: Token, symbols: str = "") -> bool:
@@ -98,11 +136,9 @@ def _canonicalise(token: Token) -> None:
     if name == "nn":
         return
     if name in COVARIANCES and "|" in shield(token.token):
-        raise error_at(
-            token,
-            f"`{name}(...)` is not available yet; write `(effects | group)` for a full covariance or "
-            "`(effects || group)` for independent effects.",
-        )
+        return
+    if name in COVARIANCES and name not in INSTEAD:
+        raise error_at(token, f"`{name}()` names the covariance of a random-effect term: `{name}(effects | group)`.")
     if name in INSTEAD:
         raise error_at(token, f"`{name}()` is not available; use {INSTEAD[name]}.")
     if name and re.match(r"[^()]*\(\s*[01][^()]*\|", shield(written(token))):

@@ -36,7 +36,7 @@ INSTEAD = {
     "ti": "nn(x1 + x2)",
     "t2": "nn(x1 + x2)",
     "ns": "cr(x, df=...)",
-    "cs": "cr(x, df=...)",
+    "cs": "cr(x, df=...), or cs(effects | group) for compound symmetry",
     "lo": "bs(x, df=...) or nn(x)",
     "factor": "C(x)",
     "as.factor": "C(x)",
@@ -45,6 +45,7 @@ INSTEAD = {
     "weights": "the argument weights=",
 }
 
-COVARIANCES = ("us", "diag", "cs", "ar1")
+#: Words before ``(effects | group)``: the names of the covariance structures.
+COVARIANCES = ("us", "diag", "cs", "ar1", "toep")
 
 REDUCTIONS = _words("mean std var median sum min max amin amax quantile percentile nanmean nanstd")

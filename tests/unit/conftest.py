@@ -40,9 +40,15 @@ def _response(family: Family, eta: np.ndarray, rng: np.random.Generator) -> Resp
     return Response("y", "numeric", (rng.random(n) < p).astype(float))
 
 
+def related_levels(q: int) -> np.ndarray:
+    """A correlation of q levels that has no zeros, and is not 1 on its diagonal."""
+    distance = np.abs(np.subtract.outer(np.arange(q), np.arange(q)))
+    return 0.6**distance + np.diag(np.linspace(0.0, 0.3, q))
+
+
 def build_joint(
     family: str | Family,
-    *terms: tuple[int, int] | tuple[int, int, str],
+    *terms: tuple[int, int] | tuple[int, int, str] | tuple[int, int, str, str],
     n: int = 60,
     p: int = 2,
     sd: float = 0.8,
@@ -50,7 +56,7 @@ def build_joint(
     offset: bool = False,
     seed: int = SEED,
 ) -> JointModel:
-    """A model with an intercept, p - 1 covariates and one random term a (q, r[, structure])."""
+    """A model with an intercept, p - 1 covariates and one random term a (q, r[, structure[, "related"]])."""
     print(f"model seed {seed}")
     rng = np.random.default_rng(seed)
     family = resolve(family)
@@ -58,14 +64,16 @@ def build_joint(
     shift = 0.5 * rng.normal(size=n) if offset else np.zeros(n)
     eta = x @ np.linspace(0.3, -0.5, p) + shift
     random = []
-    for k, (q, r, *structure) in enumerate(terms):
+    for k, (q, r, *rest) in enumerate(terms):
+        structure = rest[0] if rest else "us"
         # Every level occurs; interleaved, so that no factor is sorted.
         index = rng.permutation(np.resize(np.arange(q), n))
         z = np.column_stack([np.ones(n), rng.normal(size=(n, r - 1))]) if r > 1 else np.ones((n, 1))
         eta = eta + (z * (sd * rng.normal(size=(q, r)))[index]).sum(axis=1)
         names = ("(Intercept)", *(f"z{j}" for j in range(1, r)))
         levels = pd.Index([f"l{i}" for i in range(q)])
-        random.append(RandomTerm(f"(1 | g{k})", f"g{k}", names, (structure or ["us"])[0], levels, index, z))
+        known = related_levels(q) if "related" in rest else None
+        random.append(RandomTerm(f"(1 | g{k})", f"g{k}", names, structure, levels, index, z, (), known))
     design = Design(
         response=_response(family, eta, rng),
         X=x,
@@ -110,10 +118,11 @@ def build_dense_prior(joint: JointModel, params: Parameters) -> np.ndarray:
     c = joint.n_classes
     total = np.zeros((joint.n_effects * c, joint.n_effects * c))
     for term, sigma in zip(joint.terms, params.sigma, strict=True):
-        for level in range(term.q):
+        known = np.eye(term.q) if term.relation is None else related_levels(term.q)
+        for level, other in np.argwhere(known):
             for k in range(c):
-                at = (term.start + level * term.r + np.arange(term.r)) * c + k
-                total[np.ix_(at, at)] = sigma[k].numpy()
+                at, to = ((term.start + one * term.r + np.arange(term.r)) * c + k for one in (level, other))
+                total[np.ix_(at, to)] = known[level, other] * sigma[k].numpy()
     return total
 
 

@@ -127,6 +127,86 @@ def test_contrasts(data: pd.DataFrame, contrasts: str) -> None:
     assert_same(state.rebuild(data[4:5]), _part(design, slice(4, 5)))
 
 
+def test_polynomials_of_an_ordered_factor_match_r(data: pd.DataFrame) -> None:
+    """R: contr.poly(5)."""
+    data["f"] = pd.Categorical(np.resize(list("cabde"), N), categories=list("badec"), ordered=True)
+    design, state = build("y ~ f + (f | g)", data)
+    names = ("f[.L]", "f[.Q]", "f[.C]", "f[^4]")
+    assert design.x_names == ("Intercept", *names)
+    assert design.random[0].names == ("(Intercept)", *names)
+    expected = [
+        [-0.6324555, 0.5345225, -0.3162278, 0.1195229],
+        [-0.3162278, -0.2672612, 0.6324555, -0.4780914],
+        [0.0, -0.5345225, 0.0, 0.7171372],
+        [0.3162278, -0.2672612, -0.6324555, -0.4780914],
+        [0.6324555, 0.5345225, 0.3162278, 0.1195229],
+    ]
+    at = [4, 1, 0, 2, 3]
+    np.testing.assert_allclose(design.X[:5, 1:], np.array(expected)[at], atol=1e-7)
+    np.testing.assert_allclose(design.random[0].z[:5, 1:], np.array(expected)[at], atol=1e-7)
+    new = state.rebuild(data[:3].assign(f=["c", "a", "b"]))
+    np.testing.assert_allclose(new.X, design.X[:3])
+    np.testing.assert_allclose(new.random[0].z, design.random[0].z[:3])
+
+
+def test_ordered_factor_without_intercept_has_a_column_a_level(data: pd.DataFrame) -> None:
+    data["f"] = pd.Categorical(data["c"], categories=list("cba"), ordered=True)
+    design, _ = build("y ~ 0 + f + nn(f) + (0 + f | g)", data)
+    assert design.x_names == design.random[0].names == design.neural[0].names == ("f[c]", "f[b]", "f[a]")
+
+
+CODINGS = {
+    "treatment": [[0, 0], [1, 0], [0, 1]],
+    "sum": [[1, 0], [0, 1], [-1, -1]],
+    "helmert": [[-1, -1], [1, -1], [0, 2]],
+    "poly": [[-(0.5**0.5), 6**-0.5], [0, -2 * 6**-0.5], [0.5**0.5, 6**-0.5]],
+}
+
+
+@pytest.mark.parametrize("name", CODINGS)
+def test_named_contrasts_match_r(data: pd.DataFrame, name: str) -> None:
+    """R: contr.treatment(3), contr.sum(3), contr.helmert(3), contr.poly(3)."""
+    design, state = build("y ~ x + c + (c | g)", data, contrasts={"c": name})
+    rows = [1, 0, 2]
+    np.testing.assert_allclose(design.X[rows, 2:4], CODINGS[name], atol=1e-12)
+    assert design.random[0].names == ("(Intercept)", "c[T.b]", "c[T.c]")
+    again = state_from_dict(json.loads(json.dumps(state_to_dict(state), allow_nan=False)))
+    np.testing.assert_allclose(again.rebuild(data[:5]).X, design.X[:5])
+
+
+@pytest.mark.parametrize("matrix", ["array", "frame"])
+def test_contrasts_by_a_matrix(data: pd.DataFrame, matrix: str) -> None:
+    values = np.array([[1.0, 0.5], [0.0, -1.0], [-1.0, 0.5]])
+    frame = pd.DataFrame(values[[2, 0, 1]], index=["c", "a", "b"], columns=["ends", "middle"])
+    design, state = build("y ~ c * z", data, contrasts={"c": values if matrix == "array" else frame})
+    names = ("c[1]", "c[2]") if matrix == "array" else ("c[ends]", "c[middle]")
+    assert design.x_names == ("Intercept", *names, "z", f"{names[0]}:z", f"{names[1]}:z")
+    np.testing.assert_allclose(design.X[[1, 0, 2], 1:3], values)
+    again = state_from_dict(json.loads(json.dumps(state_to_dict(state), allow_nan=False)))
+    np.testing.assert_allclose(again.rebuild(data[:5]).X, design.X[:5])
+    design, _ = build("y ~ 0 + c", data, contrasts={"c": values})
+    assert design.x_names == ("c[a]", "c[b]", "c[c]")
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "fragment"),
+    [
+        ({"z": "sum"}, "`z`, which is not a factor of the fixed part"),
+        ({"x": "sum"}, "`x`, which is numeric"),
+        ({"c": "effects"}, "'effects'} is not known; write 'treatment', 'sum', 'poly', 'helmert'"),
+        ({"c": np.eye(3)}, r"shape \(3, 3\); `c` has 3 levels, so write one of \(3, 2\)"),
+        ({"c": [[1, 1], [0, 0], [-1, -1]]}, "linearly dependent"),
+        ({"c": [[1, 0], [0, np.nan], [-1, -1]]}, "not finite"),
+        ({"c": pd.DataFrame(np.eye(3)[:, :2], index=list("abd"))}, "the index must be the levels of `c`"),
+        ({"c": 3.0}, "shape"),
+        ({"c": [["u"]]}, "neither a matrix of numbers"),
+    ],
+)
+def test_contrasts_refused(data: pd.DataFrame, contrasts: dict[str, object], fragment: str) -> None:
+    with pytest.raises(DesignError, match=fragment):
+        build("y ~ x + c + C(k)", data, contrasts=contrasts)
+
+
 def _part(design: Design, rows: slice) -> Design:
     return Design(
         design.response, design.X[rows], design.x_names, design.x_variables, (), (), design.offset[rows], None,
@@ -482,12 +562,62 @@ def test_weights_refused(data: pd.DataFrame, weights: object, fragment: str) -> 
 # -------------------------------------------------------------------------------------------------- new data
 
 
+# --------------------------------------------------------------------------------------- effects at points in time
+
+
+def test_whole_numbers_are_times(data: pd.DataFrame) -> None:
+    design, state = build("y ~ x + ar1(0 + k | g)", data)
+    term = design.random[0]
+    assert (term.names, term.positions, term.structure) == (("k[0]", "k[1]", "k[3]"), (0, 1, 3), "ar1")
+    np.testing.assert_array_equal(term.z, data["k"].to_numpy()[:, None] == np.array([0, 1, 3]))
+    again = state_from_dict(json.loads(json.dumps(state_to_dict(state), allow_nan=False)))
+    new = again.rebuild(data[1:3].astype({"k": float}))
+    np.testing.assert_array_equal(new.random[0].z, term.z[1:3])
+    with pytest.raises(DesignError, match="`k` has level 2, unseen in training"):
+        state.rebuild(data[:2].assign(k=2))
+
+
+@pytest.mark.parametrize(
+    ("levels", "categories", "positions"),
+    [
+        (["mon", "tue", "thu"], ["mon", "tue", "wed", "thu"], (0, 1, 3)),
+        ([2, 4, 9], [2, 4, 9], (2, 4, 9)),
+        (["t9", "t10", "t8"], ["t8", "t9", "t10"], (0, 1, 2)),
+    ],
+)
+def test_levels_of_an_ordered_factor_are_times(
+    data: pd.DataFrame, levels: list[object], categories: list[object], positions: tuple[int, ...]
+) -> None:
+    data["t"] = pd.Categorical(np.resize(levels, N), categories=categories, ordered=True)
+    term = build("y ~ t + ar1(0 + t | g)", data)[0].random[0]
+    assert term.positions == positions
+    assert term.names == tuple(f"t[{one}]" for one in categories if one in levels)
+
+
+@pytest.mark.parametrize(
+    ("formula", "fragment"),
+    [
+        ("y ~ ar1(1 + k | g)", r"ar1\(0 \+ time \| g\)"),
+        ("y ~ ar1(0 + k + z | g)", "one column without an intercept"),
+        ("y ~ ar1(0 + k:z | g)", "one column without an intercept"),
+        ("y ~ toep(0 + C(k) | g)", "one column without an intercept"),
+        ("y ~ ar1(0 + z | g)", "are whole numbers; `z` has 1"),
+        ("y ~ ar1(0 + c | g)", r"make `c` \(text\) whole numbers, or an ordered factor"),
+        ("y ~ toep(0 + k | g)", r"equally spaced, and `k` has \[0, 1, 3\]; use ar1"),
+    ],
+)
+def test_columns_that_are_no_times(data: pd.DataFrame, formula: str, fragment: str) -> None:
+    with pytest.raises((DesignError, FormulaError), match=fragment):
+        build(formula, data)
+
+
 FORMULAS = [
     "y ~ x + c + (1 | g)",
     "p(k, n) ~ scale(x)*c + nn(x + c) + (c | g/h) + offset(np.log(z))",
     "y ~ bs(z, df=4) + poly(x, 2) + C(k) + c:h + (0 + c || h)",
     "y ~ {x > 0} + cr(z, df=4) + cc(n, df=3) + (x*z | h)",
     "c ~ 0",
+    "y ~ us(1 + x | g) + cs(0 + c | h) + toep(0 + n | h) + ar1(0 + k | g:h)",
     "y ~ nn(x:z + c:x + z)",
 ]
 

@@ -20,6 +20,9 @@ MODELS = {
     "diagonal": ((7, 2, "diag"),),
     "crossed": ((6, 2), (9, 1)),
     "three factors": ((6, 1), (9, 2, "diag"), (4, 1)),
+    "patterns": ((6, 3, "cs"), (9, 2, "ar1"), (4, 3, "toep")),
+    "related levels": ((7, 2, "us", "related"), (9, 1)),
+    "all levels related": ((6, 1, "us", "related"),),
     "none": (),
 }
 every_model = pytest.mark.parametrize("terms", MODELS.values(), ids=list(MODELS))

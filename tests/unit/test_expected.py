@@ -16,6 +16,7 @@ MODELS = {
     "one factor": ("bernoulli", (7, 1)),
     "crossed slopes": ("binomial", (6, 2), (9, 1)),
     "classes": ("categorical", (6, 1), (5, 2)),
+    "related levels": ("gaussian", (6, 2, "us", "related"), (9, 1)),
     "residual": ("gaussian", (6, 2, "diag"), (9, 1)),
 }
 
@@ -38,7 +39,8 @@ def dense_information(joint, params, weight, active):
         term = joint.terms[p.term]
         one_class = np.zeros((c, c))
         one_class[p.class_, p.class_] = 1.0
-        block = np.kron(np.kron(np.eye(term.q), derivative(params, p).numpy()), one_class)
+        known = np.eye(term.q) if term.relation is None else term.relation.matrix.numpy()
+        block = np.kron(np.kron(known, derivative(joint, params, p).numpy()), one_class)
         d = np.zeros((z.shape[1], z.shape[1]))
         rows = slice(term.rows.start * c, term.rows.stop * c)
         d[rows, rows] = block

@@ -94,7 +94,7 @@ def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formul
     active = active_parameters(joint, fitted.params)
 
     def at(shift):
-        params = shifted(fitted.params, active, shift[size:])
+        params = shifted(fitted.joint, fitted.params, active, shift[size:])
         return replace(params, beta=params.beta + torch.tensor(shift[:size]).reshape(params.beta.shape))
 
     def minus_log_likelihood(shift):

@@ -19,6 +19,8 @@ MODELS = {
     "crossed, slopes": ("binomial", (6, 2), (9, 1)),
     "three factors": ("gaussian", (6, 1), (9, 2, "diag"), (4, 1)),
     "three classes": ("categorical", (6, 1), (5, 2)),
+    "related levels": ("binomial", (6, 2, "us", "related"), (9, 1)),
+    "related levels, classes": ("categorical", (6, 1), (5, 2, "cs", "related")),
     "reference class": (Categorical(reference="a"), (6, 2)),
 }
 every_model = pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))

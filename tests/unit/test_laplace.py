@@ -125,6 +125,19 @@ def with_z(term, z):
     )
 
 
+def test_related_levels_do_not_part_into_blocks(joint_of, parameters_of, monkeypatch):
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", 0)
+    joint = joint_of("bernoulli", (6, 2, "us", "related"), (9, 1))
+    params = parameters_of(joint)
+    fixed = joint.fixed_eta(params)
+    point = find_mode(joint, fixed, params)
+    assert isinstance(point.whitening, WholeWhitening)
+    _, gradient = minus_log_joint(joint, fixed, params)(point.mode.reshape(-1).numpy())
+    assert np.abs(gradient).max() < 1e-5
+    whole = dense_curvature(joint, fixed, params, point.mode)
+    assert point.whitening.log_det == pytest.approx(-0.5 * float(torch.logdet(whole)), abs=1e-8)
+
+
 @every_model
 def test_level_blocks_are_the_diagonal_of_the_curvature(spec, joint_of, parameters_of):
     joint = joint_of(*spec)

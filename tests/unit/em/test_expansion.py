@@ -16,6 +16,7 @@ MODELS = {
     "one factor": ("bernoulli", (7, 1)),
     "slopes": ("gaussian", (7, 2)),
     "crossed": ("binomial", (6, 2), (9, 1)),
+    "related levels": ("gaussian", (7, 2, "us", "related"), (9, 1)),
     "classes": ("categorical", (6, 1), (5, 2)),
 }
 

@@ -25,6 +25,10 @@ GAUSSIAN = {
     "slopes": ((9, 2),),
     "diagonal": ((9, 2, "diag"),),
     "crossed": ((6, 2), (9, 1)),
+    "compound symmetry": ((9, 3, "cs"),),
+    "autoregression": ((9, 3, "ar1"),),
+    "Toeplitz": ((9, 3, "toep"),),
+    "related levels": ((9, 2, "us", "related"), (6, 1)),
 }
 
 

@@ -39,7 +39,7 @@ def test_newton_finds_what_a_search_without_derivatives_finds(formula, family):
 
     def minus_log_likelihood(shift):
         beta = found.params.beta + torch.tensor(shift[:size]).reshape(found.params.beta.shape)
-        moved = shifted(found.params, active, shift[size:])
+        moved = shifted(joint, found.params, active, shift[size:])
         return -log_likelihood(joint, Parameters(beta, moved.sigma, 1.0), method="agq").value
 
     best = scipy.optimize.minimize(minus_log_likelihood, np.zeros(size + len(active)), tol=1e-5)

@@ -168,3 +168,27 @@ def test_spec_keeps_the_text_and_survives_pickling() -> None:
     assert isinstance(again, FormulaSpec)
     assert again.text == text
     assert again == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "structures"),
+    [
+        ("y ~ us(1 + x | g)", ["us(1 + x | g)"], ["us"]),
+        ("y~x+diag(x|g)", ["diag(1 + x | g)"], ["diag"]),
+        ("y ~ cs(0 + f | a/b)", ["cs(0 + f | a)", "cs(0 + f | a:b)"], ["cs", "cs"]),
+        ("y ~ ar1( 0+time|g ) + (1|h)", ["ar1(0 + time | g)", "(1 | h)"], ["ar1", "us"]),
+        ("y ~ toep(0 + t | a:b)", ["toep(0 + t | a:b)"], ["toep"]),
+        ("y ~ us(x['('] | g)", ["us(1 + x['('] | g)"], ["us"]),
+    ],
+)
+def test_words_name_the_covariance(text: str, labels: list[str], structures: list[str]) -> None:
+    spec = parse(text)
+    assert [term.label for term in spec.random] == labels
+    assert [term.structure for term in spec.random] == structures
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_known_correlation_of_levels() -> None:
+    (term,) = parse("y ~ . + us(x|gr(animal, cov=A))", ["y", "x", "animal"]).random
+    assert (term.label, term.group, term.known) == ("us(1 + x | gr(animal, cov=A))", ("animal",), "A")
+    assert fixed("y ~ . + us(x|gr(animal, cov=A))", ["y", "x", "animal"]) == ["1", "x"]

@@ -1,0 +1,146 @@
+"""Covariance structures in Gaussian fits, against the likelihood written out and maximised by scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+from scipy.stats import multivariate_normal
+
+import glmmnet as gn
+
+SEED = 20261123
+LEVELS, REPEATS = 40, 2
+TIMES = np.array([0, 1, 3, 4])
+
+
+def correlation(structure: str, rho: np.ndarray) -> np.ndarray:
+    """R of four columns, at `TIMES` for ar1."""
+    distance = np.abs(np.subtract.outer(TIMES, TIMES))
+    if structure == "cs":
+        return np.where(distance == 0, 1.0, rho[0])
+    if structure == "ar1":
+        return rho[0] ** distance
+    return np.append(1.0, rho)[np.abs(np.subtract.outer(np.arange(4), np.arange(4)))]
+
+
+TRUTH = {"cs": (np.array([1.0, 0.6, 1.4, 0.9]), [0.5]), "ar1": (np.ones(4), [-0.6])}
+TRUTH["toep"] = (np.array([1.0, 0.6, 1.4, 0.9]), [0.6, 0.1, 0.3])
+
+
+def covariance(structure: str, sd: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    return np.outer(sd, sd) * correlation(structure, rho)
+
+
+@cache
+def frame(structure: str, rho: tuple[float, ...] = ()) -> pd.DataFrame:
+    """Every level twice at most times; in some levels times are missing.
+
+    With `rho` the errors add up to 0 in each level at each time, which is less than chance has it: the correlations of
+    what is left of the levels lie beyond the boundary.
+    """
+    print(f"seed {SEED}")
+    rng = np.random.default_rng(SEED)
+    sd, true = TRUTH[structure]
+    factor = np.linalg.cholesky(covariance(structure, sd, np.array(rho or true)) + 1e-12 * np.eye(4))
+    b = rng.normal(size=(LEVELS, 4)) @ factor.T
+    g, t = (a.ravel() for a in np.meshgrid(np.arange(LEVELS), np.repeat(np.arange(4), REPEATS), indexing="ij"))
+    x = rng.normal(size=len(g))
+    y, noise = 1.0 + 0.5 * x + b[g, t], pd.Series(0.7 * rng.normal(size=len(g)))
+    data = pd.DataFrame({"y": y, "x": x, "g": g, "t": t, "time": TIMES[t], "noise": noise})
+    data["f"] = np.array(["a", "b", "c", "d"])[t]
+    data = data[rng.random(len(g)) > 0.15].reset_index(drop=True)
+    if rho:
+        data["noise"] -= data.groupby(["g", "t"])["noise"].transform("mean")
+    return data.assign(y=data["y"] + data["noise"])
+
+
+FORMULAS = {
+    "cs": "y ~ x + cs(0 + f | g)",
+    "ar1": "y ~ x + ar1(0 + time | g)",
+    "toep": "y ~ x + toep(0 + t | g)",
+}
+
+
+def direct(structure: str, data: pd.DataFrame) -> Callable[[np.ndarray], float]:
+    """-log-likelihood of (beta, log sd, Fisher z, log residual sd), level by level."""
+    sds, rhos = (1 if structure == "ar1" else 4), (3 if structure == "toep" else 1)
+    parts = [(p["y"].to_numpy(), p["x"].to_numpy(), p["t"].to_numpy()) for _, p in data.groupby("g")]
+
+    def value(theta: np.ndarray) -> float:
+        sd = np.exp(theta[2 : 2 + sds]) * np.ones(4)
+        sigma = covariance(structure, sd, np.tanh(theta[2 + sds : 2 + sds + rhos]))
+        if np.linalg.eigvalsh(sigma)[0] <= 0:
+            return 1e10
+        total = 0.0
+        for y, x, t in parts:
+            whole = sigma[np.ix_(t, t)] + np.exp(2 * theta[-1]) * np.eye(len(t))
+            total -= multivariate_normal.logpdf(y, theta[0] + theta[1] * x, whole)
+        return total
+
+    return value
+
+
+@cache
+def fit(structure: str) -> gn.GLMMNetResults:
+    return gn.glmm(FORMULAS[structure], data=frame(structure)).fit(seed=1)
+
+
+def at_estimates(structure: str, results: gn.GLMMNetResults) -> np.ndarray:
+    sigma = results.cov_re["g"].to_numpy()
+    sd = np.sqrt(np.diag(sigma))
+    r = sigma / np.outer(sd, sd)
+    shown = {"cs": [r[0, 1]], "ar1": [r[0, 1]], "toep": [r[0, 1], r[0, 2], r[0, 3]]}[structure]
+    log_sd = np.log(sd[:1] if structure == "ar1" else sd)
+    return np.concatenate([results.params, log_sd, np.arctanh(shown), [0.5 * np.log(results.scale)]])
+
+
+@pytest.mark.parametrize("structure", FORMULAS)
+def test_fit_is_the_maximum_of_the_likelihood_written_out(structure: str) -> None:
+    results = fit(structure)
+    value, start = direct(structure, frame(structure)), at_estimates(structure, results)
+    sigma = results.cov_re["g"].to_numpy()
+    sd = np.sqrt(np.diag(sigma))
+    distances = np.arctanh(np.clip((sigma / np.outer(sd, sd))[np.triu_indices(4, 1)], -0.999, 0.999))
+    assert len(np.unique(np.round(distances, 8))) == {"cs": 1, "ar1": 4, "toep": 3}[structure]
+    assert results.llf == pytest.approx(-value(start), abs=1e-7)
+    away = start + 0.05 * np.random.default_rng(SEED).normal(size=len(start))
+    best = scipy.optimize.minimize(value, away, method="BFGS", options={"gtol": 1e-4})
+    assert results.llf == pytest.approx(-best.fun, abs=1e-5)
+    np.testing.assert_allclose(start, best.x, atol=2e-3)
+
+
+BOUNDARIES = [("cs", (1.0,)), ("cs", (-1 / 3,)), ("ar1", (1.0,)), ("ar1", (-1.0,)), ("toep", (1.0,) * 3)]
+
+
+@pytest.mark.parametrize(("structure", "rho"), BOUNDARIES)
+def test_correlations_on_their_boundary(structure: str, rho: tuple[float, ...]) -> None:
+    data = frame(structure, rho)
+    results = gn.glmm(FORMULAS[structure], data=data).fit(seed=1)
+    sigma = results.cov_re["g"].to_numpy()
+    assert results.singular
+    assert np.linalg.eigvalsh(sigma)[0] == pytest.approx(0, abs=1e-9)
+    sd = np.sqrt(np.diag(sigma))
+    np.testing.assert_allclose((sigma / np.outer(sd, sd))[0, 1], rho[0], atol=1e-6)
+    assert np.isfinite(results.params).all() and np.isfinite(results.bse).all() and np.isfinite(results.llf)
+    assert results.vcomp["se"].notna().all()
+    assert "Singular fit" in str(results.summary())
+
+
+@pytest.mark.parametrize("structure", FORMULAS)
+def test_variances_on_their_boundary(structure: str) -> None:
+    data = frame(structure)
+    noise = np.random.default_rng(SEED).normal(size=len(data))
+    # Levels differ less than chance has it: their means are alike at each time.
+    data = data.assign(y=noise - pd.Series(noise).groupby([data["g"], data["time"]]).transform("mean") + data["x"])
+    results = gn.glmm(FORMULAS[structure], data=data).fit(seed=1)
+    assert results.singular
+    assert (results.cov_re["g"].to_numpy() == 0).all()
+    assert np.isfinite(results.params).all() and np.isfinite(results.llf)
+    assert (results.vcomp["variance"][:-1] == 0).all()
+    assert not pd.concat([*results.random_effects.values()]).isna().any(axis=None)
+    assert "Singular fit" in str(results.summary())
