@@ -262,7 +262,9 @@ class GLMMNet:
             return None
         digest = hashlib.sha256(f"{self.formula}\n{self.family!r}\n{self.design.x_names}".encode())
         arrays = [self._joint.target.y.numpy(), self.design.X, *(block.x for block in self.design.neural)]
-        for array in [*arrays, *(term.index for term in self.design.random)]:
+        arrays += [term.index for term in self.design.random]
+        arrays += [term.correlation for term in self.design.random if term.correlation is not None]
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())
         return Checkpoint(Path(path), digest.hexdigest())
 
