@@ -163,11 +163,6 @@ def _check_levels(grouping: Grouping, n: int) -> None:
             f"Grouping factor `{grouping.name}` has one level, {grouping.levels[0]!r}, in all {n} rows: its variance "
             "cannot be estimated."
         )
-    if q >= n:
-        raise DesignError(
-            f"Grouping factor `{grouping.name}` has {q} levels in {n} rows: with one row a level its effects cannot be "
-            "told from noise. Is it an identifier of the row?"
-        )
     if not grouping.levels.is_unique:
         twice = grouping.levels[grouping.levels.duplicated()][0]
         raise DesignError(

@@ -114,6 +114,10 @@ class Family(ABC):
         """
         return None
 
+    def tells_rows(self, y: Tensor) -> bool:
+        """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""
+        return False
+
     def mean(self, eta: Tensor) -> Tensor:
         """Mean of the response: (n, 1, S), or (n, classes, S) when `class_means`."""
         return self.link.inverse(eta)
