@@ -1,4 +1,4 @@
-"""Ugly responses for every registered family: an error that names what is wrong, or a finite and honest fit; never NaN."""
+"""Ugly responses for every registered family: a clear error, or a finite and honest fit; never NaN."""
 
 from __future__ import annotations
 
