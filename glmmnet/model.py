@@ -111,7 +111,6 @@ class GLMMNet:
             )
         booleans = data.select_dtypes(include=["bool", "boolean"]).copy() if design.neural else None
         model = cls(formula, resolved, design, state, nn, networks, booleans)
-        _refuse_effects_of_rows(model._joint)
         if names := collinear_columns(model._joint):
             warnings.warn(
                 f"columns of the fixed part are collinear: {', '.join(names)}; their coefficients are only "
@@ -119,6 +118,7 @@ class GLMMNet:
                 DataWarning,
                 stacklevel=3,
             )
+        _refuse_effects_of_rows(model._joint)
         return model
 
     def _build_predictor(self) -> NeuralPredictor:
