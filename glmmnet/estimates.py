@@ -73,7 +73,9 @@ def _variance_row(
     group: str, term: str, class_: str, variance: float, se_log: float, z: float, levels: int | None
 ) -> tuple[Any, ...]:
     sd = variance**0.5
-    low, high = sd * np.exp(-z * se_log), sd * np.exp(z * se_log)
+    # A variance that the data say nothing about has an interval without end.
+    with np.errstate(over="ignore"):
+        low, high = sd * np.exp(-z * se_log), sd * np.exp(z * se_log)
     return (group, term, class_, variance, sd, sd * se_log, low, high, levels)
 
 

@@ -24,7 +24,7 @@ from glmmnet.em.holdout import Marks, held_rows
 from glmmnet.em.loop import Problem, floored, run
 from glmmnet.em.separation import separating_columns, separating_groups
 from glmmnet.em.state import EMState
-from glmmnet.errors import ConvergenceWarning, DataWarning, FitError, FormulaError
+from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
 from glmmnet.families import Family, resolve
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse
@@ -128,6 +128,7 @@ class GLMMNet:
                 DataWarning,
                 stacklevel=3,
             )
+        _refuse_effects_of_rows(model._joint)
         return model
 
     def _build_predictor(self) -> NeuralPredictor:
@@ -262,7 +263,9 @@ class GLMMNet:
             return None
         digest = hashlib.sha256(f"{self.formula}\n{self.family!r}\n{self.design.x_names}".encode())
         arrays = [self._joint.target.y.numpy(), self.design.X, *(block.x for block in self.design.neural)]
-        for array in [*arrays, *(term.index for term in self.design.random)]:
+        arrays += [term.index for term in self.design.random]
+        arrays += [term.correlation for term in self.design.random if term.correlation is not None]
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())
         return Checkpoint(Path(path), digest.hexdigest())
 
@@ -302,6 +305,17 @@ class GLMMNet:
 
     def __repr__(self) -> str:
         return f"<GLMMNet {self.formula!r}, {self.family.name}, {self.design.n} rows>"
+
+
+def _refuse_effects_of_rows(joint: JointModel) -> None:
+    for term in joint.terms:
+        known = term.relation is not None or joint.family.tells_rows(joint.target.y)
+        if term.q >= joint.n and not known:
+            raise DesignError(
+                f"Grouping factor `{term.group}` has {term.q} levels in {joint.n} rows: with one row a level its "
+                f"effects cannot be told from the noise of family {joint.family.name!r}. Is it an identifier of the "
+                "row? Counts (family='poisson', or p(k, n) with family='binomial') may have effects of rows."
+            )
 
 
 def _checked_seed(seed: int | None) -> int:

@@ -101,11 +101,7 @@ def build_design(
         learn_part(one.effects, at_levels(one, replace(environment, codings=codings.ordered))) for one in spec.random
     ]
     frame = take_rows(data, needs.groups, rows)
-    known = {one.group for one in spec.random if one.known}
-    learned = {
-        columns: learn_grouping(columns, frame, known=columns in known)
-        for columns in dict.fromkeys(one.group for one in spec.random)
-    }
+    learned = {columns: learn_grouping(columns, frame) for columns in dict.fromkeys(one.group for one in spec.random)}
     transforms: dict[str, Any] = {}
     state = DesignState(
         spec=spec,

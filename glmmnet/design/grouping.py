@@ -70,7 +70,7 @@ class Grouping:
         return self.values[j].get_indexer(values).astype(np.int64)[codes]
 
 
-def learn_grouping(columns: Sequence[str], frame: pd.DataFrame, *, known: bool = False) -> tuple[Grouping, np.ndarray]:
+def learn_grouping(columns: Sequence[str], frame: pd.DataFrame) -> tuple[Grouping, np.ndarray]:
     """Levels of the combination of `columns` and the level of each row.
 
     Parameters
@@ -78,8 +78,6 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame, *, known: bool =
     columns : sequence of str
     frame : DataFrame
         Complete cases.
-    known : bool
-        The correlation of the levels is known, which tells effects from noise also with one row a level.
 
     Returns
     -------
@@ -89,7 +87,7 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame, *, known: bool =
     Raises
     ------
     DesignError
-        A continuous column, a single level, as many levels as rows unless `known`.
+        A continuous column, a single level.
     """
     parts = [_learn_column(name, frame[name]) for name in columns]
     _, values, kinds = zip(*parts, strict=True)
@@ -102,7 +100,7 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame, *, known: bool =
         labels = labels[found // count] + ":" + _labels(column_values)[found % count]
     levels = values[0] if len(columns) == 1 else pd.Index(labels, dtype=object)
     grouping = Grouping(tuple(columns), tuple(kinds), tuple(values), tuple(keys), levels)
-    _check_levels(grouping, len(frame), known)
+    _check_levels(grouping, len(frame))
     return grouping, index
 
 
@@ -158,17 +156,12 @@ def _labels(values: pd.Index) -> np.ndarray:
     return np.array([str(value) for value in values], dtype=object)
 
 
-def _check_levels(grouping: Grouping, n: int, known: bool) -> None:
+def _check_levels(grouping: Grouping, n: int) -> None:
     q = len(grouping.levels)
     if q < 2:
         raise DesignError(
             f"Grouping factor `{grouping.name}` has one level, {grouping.levels[0]!r}, in all {n} rows: its variance "
             "cannot be estimated."
-        )
-    if q >= n and not known:
-        raise DesignError(
-            f"Grouping factor `{grouping.name}` has {q} levels in {n} rows: with one row a level its effects cannot be "
-            "told from noise. Is it an identifier of the row?"
         )
     if not grouping.levels.is_unique:
         twice = grouping.levels[grouping.levels.duplicated()][0]

@@ -171,6 +171,10 @@ class Family(ABC):
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Variance of the response on the scale of `observed`, shaped as `mean`."""
 
+    def tells_rows(self, y: Tensor) -> bool:
+        """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""
+        return False
+
     def unbounded(self, y: Tensor) -> Tensor | None:
         """Rows A (n, K, C): log p never falls on the way from any eta along d exactly where A d >= 0.
 

@@ -86,6 +86,9 @@ class Binomial(SingleFamily):
         successes, failures = y[:, :1] > 0, y[:, 1:] > y[:, :1]
         return torch.cat([successes.to(y.dtype), -failures.to(y.dtype)], dim=1)
 
+    def tells_rows(self, y: Tensor) -> bool:
+        return bool((y[:, 1] > 1).any())
+
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         k, n = (weights[:, None] * y[:, :, 0]).sum(dim=0)
         return self.link.link((k + 0.5) / (n + 1.0))[None], 1.0

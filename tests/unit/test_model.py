@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from _fits import QUICK, frame, gaussian
+from _fits import QUICK, SEED, frame, gaussian
 
 import glmmnet as gn
 from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
@@ -191,6 +191,19 @@ def test_wrong_arguments_are_refused(arguments, error, message):
 def test_data_that_cannot_be_fitted_are_refused(change, message):
     with pytest.raises(DesignError, match=message):
         model(data=change(frame()))
+
+
+def test_counts_may_have_effects_of_rows_and_single_trials_may_not():
+    rng = np.random.default_rng(SEED)
+    eta = 0.4 + 0.7 * rng.normal(size=500)
+    data = pd.DataFrame({"row": np.arange(500), "m": 20, "k": rng.binomial(20, 1 / (1 + np.exp(-eta)))})
+    r = gn.glmm("p(k, m) ~ 1 + (1 | row)", data, "binomial").fit(seed=1)
+    assert r.params["Intercept"] == pytest.approx(0.4, abs=3 * r.bse["Intercept"])
+    assert r.vcomp["sd"][0] == pytest.approx(0.7, abs=3 * r.vcomp["se"][0]) and r.vcomp["se"][0] < 0.05
+    single = data.assign(one=1, b=(data["k"] > 8).astype(int))
+    for family, formula in (("bernoulli", "b ~ 1 + (1 | row)"), ("binomial", "p(b, one) ~ 1 + (1 | row)")):
+        with pytest.raises(DesignError, match=r"one row a level.*cannot be told from the noise"):
+            gn.glmm(formula, single, family)
 
 
 def test_missing_values_may_be_refused():

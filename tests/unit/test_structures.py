@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,9 @@ import scipy.optimize
 from scipy.stats import multivariate_normal
 
 import glmmnet as gn
+from glmmnet.estimates import correlations
+from glmmnet.information import variance_errors
+from glmmnet.likelihood import log_likelihood
 
 SEED = 20261123
 LEVELS, REPEATS = 40, 2
@@ -144,3 +148,59 @@ def test_variances_on_their_boundary(structure: str) -> None:
     assert (results.vcomp["variance"][:-1] == 0).all()
     assert not pd.concat([*results.random_effects.values()]).isna().any(axis=None)
     assert "Singular fit" in str(results.summary())
+
+
+@cache
+def two_times(formula: str) -> gn.GLMMNetResults:
+    """A Bernoulli fit that ends by Newton's method."""
+    print(f"seed {SEED}")
+    rng = np.random.default_rng(SEED)
+    b = rng.normal(size=(60, 2)) @ np.linalg.cholesky([[1.0, 0.7], [0.7, 1.4]]).T
+    g, t = (a.ravel() for a in np.meshgrid(np.arange(60), np.repeat([0, 1], 8), indexing="ij"))
+    success = rng.random(len(g)) < 1 / (1 + np.exp(-0.3 - b[g, t]))
+    data = pd.DataFrame({"y": success.astype(int), "g": g, "t": t, "f": np.array(["a", "b"])[t]})
+    return gn.glmm(formula, data=data, family="bernoulli").fit(seed=1)
+
+
+@pytest.mark.parametrize("formula", ["y ~ cs(0 + f | g)", "y ~ toep(0 + t | g)", "y ~ us(0 + f | g)"])
+def test_two_columns_are_unstructured(formula: str) -> None:
+    results, wanted = two_times(formula), two_times("y ~ (0 + f | g)")
+    assert results.history["phase"].iloc[-1] == wanted.history["phase"].iloc[-1] == "newton"
+    assert results.df_variance == wanted.df_variance
+    np.testing.assert_allclose(results.cov_re["g"], wanted.cov_re["g"], rtol=2e-3)
+    np.testing.assert_allclose(results.bse, wanted.bse, rtol=1e-3)
+    np.testing.assert_allclose(results.vcomp["se"], wanted.vcomp["se"], rtol=2e-3)
+    assert results.llf == pytest.approx(wanted.llf, abs=1e-4)
+
+
+def test_autoregression_of_two_times_is_the_restricted_maximum() -> None:
+    results, wanted = two_times("y ~ ar1(0 + t | g)"), two_times("y ~ (0 + f | g)")
+    assert results.history["phase"].iloc[-1] == "newton"
+    assert results.df_variance == wanted.df_variance - 1
+    assert wanted.llf - 4 < results.llf <= wanted.llf
+    sigma = results.cov_re["g"].to_numpy()
+    assert sigma[0, 0] == pytest.approx(sigma[1, 1], rel=1e-12)
+    joint, params = results.fitted.joint, results.fitted.working
+    for pair in ((0, 0), (0, 1)):
+        for shift in (-0.05, 0.05):
+            moved = replace(params, sigma=(joint.terms[0].covariance.shifted(params.sigma[0][0], {pair: shift})[None],))
+            assert log_likelihood(joint, moved, None, sampler=None, method="agq").value < results.llf
+
+
+def test_bernoulli_autoregression_is_found_by_em() -> None:
+    """Four times, missing in some levels: no quadrature; the truth within three standard errors."""
+    print(f"seed {SEED}")
+    rng = np.random.default_rng(SEED)
+    b = rng.normal(size=(120, 4)) @ np.linalg.cholesky(1.2**2 * correlation("ar1", np.array([0.7]))).T
+    g, t = (a.ravel() for a in np.meshgrid(np.arange(120), np.repeat(np.arange(4), 6), indexing="ij"))
+    success = rng.random(len(g)) < 1 / (1 + np.exp(-0.3 - b[g, t]))
+    data = pd.DataFrame({"y": success.astype(int), "g": g, "time": TIMES[t]})[rng.random(len(g)) < 0.8]
+    data = data[(data["g"] % 5 > 0) | (data["time"] != 3)]
+    results = gn.glmm("y ~ ar1(0 + time | g)", data=data, family="bernoulli").fit(seed=1)
+    assert results.converged and not results.singular
+    sigma, sd = results.cov_re["g"].to_numpy(), results.vcomp["sd"].iloc[0]
+    np.testing.assert_allclose(sigma, sd**2 * correlation("ar1", np.array([sigma[0, 1] / sd**2])), rtol=1e-6)
+    assert abs(sd - 1.2) < 3 * results.vcomp["se"].iloc[0]
+    (row,) = correlations(results.fitted, variance_errors(results.fitted), 0.05).to_dict("records")
+    assert (row["first"], row["second"]) == ("lag 1", "")
+    assert abs(row["correlation"] - 0.7) < 3 * row["se"]
