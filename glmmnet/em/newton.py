@@ -142,6 +142,8 @@ class _Search:
         self.first = here.value
         for _ in range(_STEPS):
             active = active_parameters(self._joint, params)
+            if not bool(torch.isfinite(here.information).all()):
+                return None
             step, decrement, concave = _newton_step(here)
             without = self._without_useless(params, here, active, step, all_of_them=decrement < self._tolerance)
             if without is not None:

@@ -15,8 +15,8 @@ from glmmnet.families._mean import PositiveFamily, newton_phi, thinned
 from glmmnet.links import INVERSE, LOG, POSITIVE_IDENTITY
 from glmmnet.typing import Dispersion, Response
 
-#: Half the mean deviance below which what is left is rounding error.
-_EXACT = 1e-13
+#: Half the mean deviance below which what is left is rounding error, and beyond which a mean has left its link.
+_EXACT, _LOST = 1e-13, 1e8
 
 
 @FAMILIES.register("gamma")
@@ -70,7 +70,7 @@ class Gamma(PositiveFamily):
         eta = thinned(eta)[:, 0]
         ratio = y[:, 0] / self.link.inverse(eta)
         excess = (ratio - 1.0 - torch.log(ratio)).mean(dim=1)
-        half = float((weights * excess).sum() / weights.sum())
+        half = min(float((weights * excess).sum() / weights.sum()), _LOST)
         if half < _EXACT:
             raise exact_fit("dispersion")
 

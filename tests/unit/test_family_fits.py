@@ -9,7 +9,7 @@ import torch
 
 import glmmnet as gn
 from glmmnet import families
-from glmmnet.errors import DesignError, FitError
+from glmmnet.errors import DesignError, FitError, GLMMNetError
 from glmmnet.families import Family
 from glmmnet.typing import Response
 
@@ -250,11 +250,26 @@ def test_two_crossed_terms_and_the_whole_of_the_results(family: str) -> None:
     assert bool(np.isfinite(results.bse).all())
 
 
+@pytest.mark.filterwarnings("ignore::glmmnet.errors.ConvergenceWarning")
+@pytest.mark.parametrize("link", ["log", pytest.param("inverse", marks=pytest.mark.slow), "identity"])
+def test_amounts_over_eighty_orders_end_in_numbers_or_an_error(link: str) -> None:
+    rng = np.random.default_rng(SEED)
+    frame = pd.DataFrame({"y": 10.0 ** rng.uniform(-40, 40, 60), "g": np.repeat(np.arange(10), 6)})
+    model = gn.glmm("y ~ 1 + (1 | g)", frame, family=families.Gamma(link=link))
+    try:
+        results = model.fit(seed=1, draws=50, chains=2, max_iter=8)
+    except GLMMNetError:
+        return
+    assert bool(np.isfinite(results.params).all())
+    assert math.isfinite(results.scale)
+    assert math.isfinite(results.llf)
+
+
 def test_network_learns_under_a_dispersion() -> None:
     rng = np.random.default_rng(SEED)
     frame = pd.DataFrame({"x": rng.uniform(-2, 2, 600), "g": rng.integers(0, 10, 600)})
     mu = np.exp(0.5 + np.sin(2 * frame.x) + 0.3 * rng.normal(size=10)[frame.g])
     frame["y"] = rng.gamma(4.0, mu / 4.0)
-    results = gn.glmm("y ~ nn(x) + (1 | g)", frame, family="gamma").fit(seed=1, draws=50, chains=2, epochs=60)
+    results = gn.glmm("y ~ nn(x) + (1 | g)", frame, family="gamma").fit(seed=1, draws=50, chains=2, epochs=30)
     assert results.scale == pytest.approx(0.25, abs=0.08)
     assert np.corrcoef(np.log(results.fittedvalues), np.log(mu))[0, 1] > 0.9
