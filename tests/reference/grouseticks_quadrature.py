@@ -1,17 +1,17 @@
 """Maximum likelihood of the grouseticks model by nested quadrature, in numpy alone; made its row in fits.json.
 
-Broods are nested in locations: rows are integrated over their own effect, broods over theirs, locations over theirs, each
-on a fixed grid. lme4 gives the Laplace approximation only. Run as
+Broods are nested in locations: rows are integrated over their own effect, broods over theirs, locations over theirs,
+each on a fixed grid. lme4 gives the Laplace approximation only. Run as
 `PYTHONPATH=. python tests/reference/grouseticks_quadrature.py`; it takes a minute.
 """
 
 import numpy as np
 import scipy.optimize
+from ricefarms_quadrature import hessian
 from scipy.interpolate import CubicSpline
 from scipy.special import gammaln, logsumexp
 
 from benchmarks._references import load
-from ricefarms_quadrature import hessian
 
 NODES, ROW_NODES, LOG_MEANS = np.linspace(-6.0, 6.0, 49), np.linspace(-8.0, 8.0, 241), np.linspace(-14.0, 12.0, 700)
 MASS, ROW_MASS = (np.exp(-0.5 * grid**2) / np.exp(-0.5 * grid**2).sum() for grid in (NODES, ROW_NODES))
