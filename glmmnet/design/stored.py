@@ -33,7 +33,7 @@ def state_to_dict(state: DesignState) -> dict[str, Any]:
     """
     return {
         "formula": state.spec.text,
-        "parts": [[one.name, one.text, _part_to_dict(part)] for one, (_, part) in zip(state.spec.parts, state.parts)],
+        "parts": [[one.name, one.text, _part_to_dict(part)] for one, (_, part) in zip(state.spec.parts, state.parts, strict=True)],
         "columns": state.spec.columns,
         "needs": asdict(state.needs),
         "kinds": state.kinds,
