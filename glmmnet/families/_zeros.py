@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -54,12 +55,16 @@ class ZeroFamily(SingleFamily):
         return log_p, self.counts.log_prob_and_score(eta[:, :1], zero, phi)[1][:, 0]
 
     def unbounded(self, y: Tensor) -> Tensor:
-        # Zeros grow ever more probable with eta_1, counts as it falls; along eta_0 something always falls.
-        zero = (y[:, :, 0] == 0).to(y.dtype)
-        nothing = torch.zeros_like(zero)
-        rows = torch.stack([nothing, 2 * zero - 1], dim=2)
-        still = torch.stack([torch.stack([s * (1 - zero), nothing], dim=2) for s in (1.0, -1.0)])
-        return torch.cat([rows, still[0], still[1]], dim=1)
+        # Zeros grow ever more probable with eta_1, counts as it falls.
+        of_zero = 2 * (y[:, :, 0] == 0).to(y.dtype) - 1
+        nothing = torch.zeros_like(of_zero)
+        rising, falling = (where[:, :, 0].to(y.dtype) for where in self.bounds(y))
+        rows = [(nothing, of_zero), (rising, nothing), (-falling, nothing)]
+        return torch.cat([torch.stack(row, dim=2) for row in rows], dim=1)
+
+    @abstractmethod
+    def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows whose likelihood falls as eta_0 falls without end, and those where it may fall as eta_0 rises."""
 
     def rough_dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
         positive = weights * (y[:, 0, 0] > 0)

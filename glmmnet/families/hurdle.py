@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
+from glmmnet.families._base import Target
 from glmmnet.families._zeros import ZeroFamily, dispersion_of, zero_part
 from glmmnet.families.negativebinomial import NegativeBinomial
 from glmmnet.families.poisson import Poisson
-from glmmnet.typing import Dispersion
+from glmmnet.typing import Dispersion, Response
 
 #: Rounds in which counts are drawn until they are above 0, before the rest is looked for one by one.
 _ROUNDS, _MOST = 20, 10_000
@@ -17,6 +18,18 @@ _ROUNDS, _MOST = 20, 10_000
 
 class Hurdle(ZeroFamily):
     """0 with probability pi, else a count f without 0: P(y) = (1 - pi) f(y) / (1 - f(0)), logit pi = eta_1."""
+
+    def encode(self, response: Response) -> Target:
+        target = super().encode(response)
+        if not bool((target.y > 1).any()):
+            raise self.disagree(
+                response, "has no count above 1", "its counts tell nothing but zero or not; use family='bernoulli'"
+            )
+        return target
+
+    def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        # A count of 1 is the more probable the smaller the mean: it cannot be less.
+        return y > 1, y > 0
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         log_zero, log_count = zero_part(eta)

@@ -20,6 +20,9 @@ class ZeroInflated(ZeroFamily):
         counts = log_count + self.counts.log_prob(eta[:, :1], y, phi)
         return torch.where(y[:, 0] == 0, torch.logaddexp(log_zero, counts), counts)
 
+    def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y > 0, torch.ones_like(y)
+
     def _share_of_counts(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Probability that the row is a count given its response, (n, S)."""
         log_zero, log_count = zero_part(eta)
