@@ -19,24 +19,19 @@ RESIDUAL = "Residual"
 _MOST_EXACT = 5000
 
 
-def class_labels(fitted: Fitted) -> tuple[str, ...]:
-    """Names of the linear predictors; one empty string unless categorical."""
-    return fitted.joint.target.predictors
-
-
 def fixed_table(fitted: Fitted, values: np.ndarray, name: str) -> pd.Series | pd.DataFrame:
     """Values (p, C) a fixed effect: Series by design column, categorical: DataFrame term x class."""
     index = pd.Index(fitted.joint.x_names)
     # pandas 2 keeps the array it is given, and with it the estimates themselves.
     values = values.copy()
-    if class_labels(fitted) == ("",):
+    if fitted.joint.coefficient_labels == ("",):
         return pd.Series(values[:, 0], index=index, name=name)
-    return pd.DataFrame(values, index=index, columns=pd.Index(class_labels(fitted), name="class"))
+    return pd.DataFrame(values, index=index, columns=pd.Index(fitted.joint.coefficient_labels, name="class"))
 
 
 def fixed_names(fitted: Fitted) -> list[str]:
     """One name a coefficient, classes innermost: ``x``, or ``x[b]`` for class b."""
-    labels = class_labels(fitted)
+    labels = fitted.joint.coefficient_labels
     if labels == ("",):
         return list(fitted.joint.x_names)
     return [f"{name}[{label}]" for name in fitted.joint.x_names for label in labels]
@@ -49,7 +44,7 @@ def variance_components(fitted: Fitted, errors: VarianceErrors, alpha: float) ->
     for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
         for i, *_ in term.covariance.deviations(term.r):
             name = term.covariance.deviation_name(term.names, i)
-            for c, label in enumerate(class_labels(fitted)):
+            for c, label in enumerate(fitted.joint.effect_labels):
                 variance = float(sigma[c, i, i])
                 rows.append(_variance_row(term.group, name, label, variance, errors.of(k, c, i, i), z, term.q))
     if fitted.joint.family.residual:
@@ -89,7 +84,7 @@ def correlations(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.Dat
     for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
         for i, j in term.covariance.correlations(term.r):
             first, second = term.covariance.correlation_name(term.names, i, j)
-            for c, label in enumerate(class_labels(fitted)):
+            for c, label in enumerate(fitted.joint.effect_labels):
                 value = term.covariance.correlation(sigma[c], i, j)
                 value = min(max(value, -1.0), 1.0)
                 se_z = errors.of(k, c, i, j)
@@ -103,7 +98,7 @@ def correlations(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.Dat
 def covariance_matrices(fitted: Fitted) -> dict[str, pd.DataFrame]:
     """Sigma of each grouping factor; categorical: rows and columns (term, class). Terms of one group are joined."""
     blocks: dict[str, list[tuple[pd.Index, np.ndarray]]] = {}
-    labels = class_labels(fitted)
+    labels = fitted.joint.effect_labels
     for term, sigma in zip(fitted.joint.terms, fitted.params.sigma, strict=True):
         r, classes = term.r, len(labels)
         whole = np.zeros((r, classes, r, classes))
@@ -136,7 +131,7 @@ def random_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]:
     From the draws; exact where these are exact and the effects not too many.
     """
     parts: dict[str, list[pd.DataFrame]] = {}
-    labels = class_labels(fitted)
+    labels = fitted.joint.effect_labels
     exact = _exact_moment(fitted, statistic)
     for k, term in enumerate(fitted.joint.terms):
         if exact is None:

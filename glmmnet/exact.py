@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import BlockedCholesky
-from glmmnet.joint import JointModel, Parameters
+from glmmnet.joint import FixedColumns, JointModel, Parameters
 
 #: Columns of X whose singular value is below this share of the largest are linear combinations of the others.
 _RANK = 1e-10
@@ -275,3 +275,23 @@ def log_volume(basis: Tensor, x: Tensor) -> float:
             total += float(torch.log(left.norm()))
             directions = torch.cat([directions, (left / left.norm())[:, None]], dim=1)
     return total
+
+
+def orthonormal_columns(columns: FixedColumns) -> tuple[FixedColumns, Tensor, Tensor]:
+    """Orthonormal basis of the columns that load alike, T with columns T = basis, and U with basis U = columns."""
+    bases, there, back, loading = [], [], [], []
+    p = columns.values.shape[1]
+    for group in columns.groups():
+        x = columns.values[:, group]
+        basis, to_columns = orthonormal(x)
+        spread = torch.zeros(p, basis.shape[1], dtype=x.dtype)
+        spread[group] = to_columns
+        gathered = torch.zeros(basis.shape[1], p, dtype=x.dtype)
+        gathered[:, group] = basis.T @ x
+        bases.append(basis)
+        there.append(spread)
+        back.append(gathered)
+        if columns.loading is not None:
+            loading.append(columns.loading[group[:1]].expand(basis.shape[1], -1))
+    whole = None if columns.loading is None else torch.cat(loading)
+    return FixedColumns(torch.cat(bases, dim=1), whole), torch.cat(there, dim=1), torch.cat(back)

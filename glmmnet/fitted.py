@@ -87,7 +87,7 @@ class Fitted:
             return None
         f = self.predictor.predict(inputs(design))
         if self.projection is not None:
-            f = f - torch.tensor(design.X)[:, self.projection.columns] @ self.projection.gamma
+            f = f - self.joint.columns_of(design).values[:, self.projection.columns] @ self.projection.gamma
         return f
 
     @property

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from glmmnet.cholesky import DENSE_LIMIT, dense_size, factorize
 from glmmnet.design import Design
-from glmmnet.exact import GaussianLikelihood
+from glmmnet.exact import GaussianLikelihood, orthonormal_columns
 from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
-from glmmnet.joint import JointModel, Parameters
+from glmmnet.joint import FixedColumns, JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
@@ -79,13 +79,16 @@ def feature_columns(fitted: Fitted, design: Design) -> Tensor | None:
     That is their mean, since f is centred when there is an intercept, or their linear share in projected columns.
     """
     columns = fitted.last_layer(design)
-    names = fitted.joint.x_names
-    if columns is None or (fitted.projection is None and "Intercept" not in names):
+    joint = fitted.joint
+    if columns is None or (fitted.projection is None and joint.constant is None):
         return columns
-    picked = torch.tensor([names.index("Intercept")]) if fitted.projection is None else fitted.projection.columns
+    if fitted.projection is None:
+        picked = torch.tensor([joint.x_names.index(joint.intercepts[0])])
+    else:
+        picked = fitted.projection.columns
     trained = fitted.last_layer(fitted.design)
-    share = torch.linalg.lstsq(fitted.joint.X[:, picked], trained).solution
-    return columns - torch.tensor(design.X)[:, picked] @ share
+    share = torch.linalg.lstsq(joint.X[:, picked], trained).solution
+    return columns - joint.columns_of(design).values[:, picked] @ share
 
 
 def fixed_covariance(fitted: Fitted) -> FixedCovariance:
@@ -98,12 +101,12 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
     joint = fitted.joint
     weight = _mean_weight(fitted)
     features = feature_columns(fitted, fitted.design)
-    basis, to_beta, from_beta = _basis(joint.X, joint.n_classes, 0 if features is None else features.shape[1])
-    columns = basis if features is None else torch.cat([basis, features], dim=1)
+    basis, to_beta, from_beta = _basis(joint, 0 if features is None else features.shape[1])
+    columns = basis if features is None else basis.beside(features, joint.f_loading)
     kind = "marginal"
     if fitted.predictor is not None:
         kind = "marginal, f fixed" if features is None else "marginal, last layer"
-    if not columns.shape[1]:
+    if not columns.values.shape[1]:
         nothing = torch.zeros(joint.n_effects, joint.n_classes, 0, dtype=torch.float64)
         return FixedCovariance(torch.zeros(0, 0, dtype=torch.float64), 0, kind, nothing)
     information, pull = _marginal_information(joint, fitted.working, weight, columns)
@@ -112,15 +115,18 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
         kind, k = "observed", len(information)
         information = joined[:k, :k] - joined[:k, k:] @ _pinv(joined[k:, k:]) @ joined[k:, :k]
     if features is not None:
-        p, classes = basis.shape[1], joint.n_classes
-        total = torch.diagonal(weight, dim1=1, dim2=2).sum(dim=0)
+        loading, classes = joint.f_loading, joint.n_coefficients
+        if loading is None:
+            total = torch.diagonal(weight, dim1=1, dim2=2).sum(dim=0)
+        else:
+            total = (loading @ weight.sum(dim=0) @ loading)[None]
         scale = float(fitted.predictor.scale) ** 2 if fitted.predictor is not None else 1.0
-        penalty = torch.zeros(columns.shape[1], classes, dtype=torch.float64)
-        penalty[p:] = _RIDGE * scale * total
+        penalty = torch.zeros(columns.values.shape[1], classes, dtype=torch.float64)
+        penalty[basis.values.shape[1] :] = _RIDGE * scale * total
         information = information + torch.diag(penalty.reshape(-1))
     if joint.family.symmetric:
         # Coefficients of the classes sum to zero: any generalised inverse, centred.
-        classes = joint.n_classes
+        classes = joint.n_coefficients
         centring = torch.eye(classes, dtype=to_beta.dtype) - 1.0 / classes
         to_beta = torch.kron(torch.eye(len(to_beta) // classes, dtype=to_beta.dtype), centring) @ to_beta
     return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pull @ from_beta)
@@ -128,27 +134,24 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
 
 def collinear_columns(joint: JointModel) -> tuple[str, ...]:
     """Names of the columns of X that are linear combinations of each other; their coefficients are not identified."""
-    norms = torch.linalg.vector_norm(joint.X, dim=0)
-    _, s, v = torch.linalg.svd(joint.X / norms.clamp_min(1e-300), full_matrices=False)
-    if not len(s):
-        return ()
-    involved = (v[s <= _RANK * s[0]].abs() > 1e-6).any(dim=0)
-    return tuple(name for name, is_in in zip(joint.x_names, involved.tolist(), strict=True) if is_in)
+    involved: set[int] = set()
+    for group in joint.columns.groups():
+        x = joint.X[:, group]
+        norms = torch.linalg.vector_norm(x, dim=0)
+        _, s, v = torch.linalg.svd(x / norms.clamp_min(1e-300), full_matrices=False)
+        if len(s):
+            involved.update(group[(v[s <= _RANK * s[0]].abs() > 1e-6).any(dim=0)].tolist())
+    return tuple(joint.x_names[k] for k in sorted(involved))
 
 
-def _basis(x: Tensor, classes: int, features: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Orthonormal basis B (n, k) of X's columns, and what turns coefficients of [B, features] into those of X and back.
+def _basis(joint: JointModel, features: int) -> tuple[FixedColumns, Tensor, Tensor]:
+    """Orthonormal basis B of X's columns, and what turns coefficients of [B, features] into those of X and back.
 
     X'X would square the condition of columns far from 0, such as years.
     """
-    norms = torch.linalg.vector_norm(x, dim=0).clamp_min(1e-300)
-    u, s, v = torch.linalg.svd(x / norms, full_matrices=False)
-    kept = s > _RANK * s.max() if len(s) else s > 0
-    u, s, v = u[:, kept], s[kept], v[kept]
-    rest, same = torch.eye(features, dtype=x.dtype), torch.eye(classes, dtype=x.dtype)
-    there = torch.block_diag(v.T / s / norms[:, None], rest)
-    back = torch.block_diag(s[:, None] * v * norms, rest)
-    return u, torch.kron(there, same), torch.kron(back, same)
+    basis, to_beta, from_beta = orthonormal_columns(joint.columns)
+    rest, same = torch.eye(features, dtype=to_beta.dtype), torch.eye(joint.n_coefficients, dtype=to_beta.dtype)
+    return basis, torch.kron(torch.block_diag(to_beta, rest), same), torch.kron(torch.block_diag(from_beta, rest), same)
 
 
 def _mean_weight(fitted: Fitted) -> Tensor:
@@ -157,29 +160,28 @@ def _mean_weight(fitted: Fitted) -> Tensor:
     if joint.family.quadratic:
         return joint.weight(fixed, fitted.params.phi)[..., 0]
     draws = fitted.thinned(_WEIGHT_DRAWS)
-    total = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
+    total = torch.zeros(joint.n, joint.n_predictors, joint.n_predictors, dtype=torch.float64)
     for b in draws.split(1, dim=2):
         total += joint.weight(fixed + joint.random_eta(b), fitted.params.phi)[..., 0]
     return total / draws.shape[2]
 
 
 def _marginal_information(
-    joint: JointModel, params: Parameters, weight: Tensor, columns: Tensor
+    joint: JointModel, params: Parameters, weight: Tensor, columns: FixedColumns
 ) -> tuple[Tensor, Tensor]:
-    """Information about the coefficients of `columns` (n, m) for each class, (m C, m C), and `pull`."""
-    m, classes = columns.shape[1], joint.n_classes
-    weighted = torch.einsum("nm,ncd->nmcd", columns, weight)
-    direct = torch.einsum("nk,nmcd->kcmd", columns, weighted).reshape(m * classes, m * classes)
+    """Information about the coefficients of `columns`, (m K, m K), and `pull`."""
+    weighted = columns.weighted(weight)
+    size, direct = weighted.shape[2], columns.information(weight)
     if not joint.terms:
-        return direct, torch.zeros(0, classes, m * classes, dtype=torch.float64)
-    right = joint.random_transpose(weighted.permute(0, 2, 1, 3).reshape(joint.n, classes, m * classes))
-    flat = right.reshape(-1, m * classes)
+        return direct, torch.zeros(0, joint.n_classes, size, dtype=torch.float64)
+    right = joint.random_transpose(weighted)
+    flat = right.reshape(-1, size)
     if has_factor(joint):
         factor = factorize(joint.information(weight) + joint.precision_matrix(params), joint.segments)
         pull = torch.as_tensor(factor.solve(flat.numpy())).reshape(right.shape)
     else:
         pull = _conjugate_gradients(joint, params, weight, right)
-    explained = flat.T @ pull.reshape(-1, m * classes)
+    explained = flat.T @ pull.reshape(-1, size)
     return direct - 0.5 * (explained + explained.T), pull
 
 
@@ -258,7 +260,7 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     se = np.full(len(everything), np.nan)
     if not active:
         return VarianceErrors(everything, se)
-    basis, _, _ = _basis(joint.X, joint.n_classes, 0)
+    basis, _, _ = _basis(joint, 0)
     joined = _joint_information(fitted, basis)
     if joined is not None:
         k = len(joined) - len(active)
@@ -275,13 +277,13 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     return VarianceErrors(everything, se)
 
 
-def _joint_information(fitted: Fitted, columns: Tensor) -> Tensor | None:
+def _joint_information(fitted: Fitted, columns: FixedColumns) -> Tensor | None:
     """Observed information; None where quadrature does not apply or costs too much, or away from a maximum."""
     joint = fitted.joint
     if fitted.predictor is not None or joint.family.quadratic or not has_quadrature(joint):
         return None
     active = active_parameters(joint, fitted.params)
-    scores = columns.shape[1] * joint.n_classes + len(active)
+    scores = columns.values.shape[1] * joint.n_coefficients + len(active)
     nodes = derivative_nodes(joint, scores)
     if scores > _MOST_PARAMETERS or nodes is None:
         return None

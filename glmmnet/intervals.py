@@ -13,6 +13,7 @@ from torch import Tensor
 from glmmnet.design import Design
 from glmmnet.fitted import Fitted
 from glmmnet.information import FixedCovariance, feature_columns
+from glmmnet.joint import FixedColumns
 from glmmnet.prediction import (
     Request,
     conditional_draws,
@@ -20,7 +21,7 @@ from glmmnet.prediction import (
     marginal_mean,
     on_data,
     predict,
-    prior_variance,
+    prior_spread,
     random_eta,
     row_blocks,
 )
@@ -126,13 +127,13 @@ def predict_with_error(
     fitted = _with_fewer_draws(fitted, design.n * fixed.shape[1])
     errors = coefficient_errors(fitted, covariance)
     columns = error_columns(fitted, design)
-    by_column = errors.reshape(columns.shape[1], fixed.shape[1], errors.shape[1])
+    by_column = errors.reshape(columns.values.shape[1], fitted.joint.n_coefficients, errors.shape[1])
     shift = -torch.einsum("qck,ks->qcs", covariance.pull, errors) if request.level == "conditional" else None
     draws = errors.shape[1]
     means = np.empty((design.n, max(len(labels), 1), draws))
     new = np.empty((design.n, 0 if family.class_means else draws))
     for rows in row_blocks(design.n, _COPIES * fixed.shape[1] * draws):
-        error = torch.einsum("nm,mcs->ncs", columns[rows], by_column)
+        error = FixedColumns(columns.values[rows], columns.loading).eta(by_column)
         if shift is not None and design.random:
             error = error + random_eta(fitted, design.random, rows, shift)
         mean, new_eta = _mean_and_new_eta(fitted, design, rows, fixed, error, request)
@@ -159,17 +160,17 @@ def _mean_and_new_eta(
     eta = fixed[rows] + error
     if request.level == "population" or not fitted.joint.terms:
         return family.mean(eta, fitted.params.phi), eta
-    variance = prior_variance(fitted, design.random, unseen_only=False)[rows]
-    mean = torch.stack([marginal_mean(fitted, e[:, :, None], variance) for e in eta.unbind(dim=2)], dim=2)
+    spread = prior_spread(fitted, design.random, unseen_only=False)[rows]
+    mean = torch.stack([marginal_mean(fitted, e[:, :, None], spread) for e in eta.unbind(dim=2)], dim=2)
     generator = torch.Generator().manual_seed(fitted.seed + _SEED_LEVELS + rows.start)
-    return mean, eta + variance.sqrt()[:, :, None] * torch.randn(eta.shape, generator=generator, dtype=eta.dtype)
+    return mean, eta + spread.draw(eta.shape[2], generator)
 
 
-def error_columns(fitted: Fitted, design: Design) -> Tensor:
-    """X and the last layer's columns of a design's rows, (n, m): what :func:`coefficient_errors` multiply."""
-    columns = torch.tensor(design.X)
+def error_columns(fitted: Fitted, design: Design) -> FixedColumns:
+    """X and the last layer's columns of a design's rows: what :func:`coefficient_errors` multiply."""
+    columns = fitted.joint.columns_of(design)
     features = feature_columns(fitted, design)
-    return columns if features is None else torch.cat([columns, features], dim=1)
+    return columns if features is None else columns.beside(features, fitted.joint.f_loading)
 
 
 def coefficient_errors(fitted: Fitted, covariance: FixedCovariance) -> Tensor:

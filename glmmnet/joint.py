@@ -2,6 +2,10 @@
 
 Shapes: b is (Q, C, S), the rows ordered term by term, level by level, column by column (Q = sum of q * r), for S draws
 at once; eta is (n, C, S); X beta + offset + f is the fixed part, (n, C, 1).
+
+Either every column has a coefficient of its own in each of the C linear predictors (categorical), or one coefficient
+that enters the predictors by fixed loadings: thresholds and minus what they share (cumulative), the part of the model
+that the column belongs to (zero-inflated), its class (correlated classes). With loadings beta is (p, 1), b (Q, 1, S).
 """
 
 from __future__ import annotations
@@ -26,12 +30,14 @@ from glmmnet.design import Design
 from glmmnet.errors import DesignError
 from glmmnet.families import Family, Target
 from glmmnet.relations import Relation
-from glmmnet.typing import Dispersion, WeightKind
+from glmmnet.typing import Dispersion, RandomTerm, WeightKind
 
 #: More classes than these are taken one by one in curvatures: the rest of a row's information is of the order 1 / C.
 MANY_CLASSES = 16
 #: Rows x classes of a piece that stays in the cache.
 _ENTRIES_A_PART = 200_000
+#: A step closes the gap between two thresholds by at most this share.
+_CLOSER_BY = 0.8
 #: Share of its own that every variance gains before Sigma is inverted.
 _RIDGE = 1e-9
 #: Newton steps of the dispersion beside precision weights, and a step of log phi that ends them.
@@ -46,8 +52,9 @@ class Parameters:
     Attributes
     ----------
     beta : Tensor, (p, C)
+        (p, 1) where the columns of X have loadings.
     sigma : tuple of Tensor, each (C, r, r)
-        Covariance of each random term's columns.
+        Covariance of each random term's columns; (1, r, r) where they have loadings.
     phi : float
         Dispersion; 1 for families that have none.
     """
@@ -63,6 +70,69 @@ class Parameters:
             tuple(torch.lerp(old, fresh, gain) for old, fresh in zip(self.sigma, new.sigma, strict=True)),
             self.phi + gain * (new.phi - self.phi),
         )
+
+
+@dataclass(frozen=True)
+class FixedColumns:
+    """Columns of the fixed part, and what they add to each of the C linear predictors.
+
+    Attributes
+    ----------
+    values : Tensor, (n, m)
+    loading : Tensor, (m, C), or None
+        What a unit of each column's one coefficient adds to each predictor. None: a coefficient for each predictor.
+    """
+
+    values: Tensor
+    loading: Tensor | None
+
+    def classes(self, predictors: int) -> int:
+        """K, coefficients a column."""
+        return predictors if self.loading is None else 1
+
+    def eta(self, coefficients: Tensor) -> Tensor:
+        """Their sum: coefficients (m, K, S) -> (n, C, S)."""
+        if self.loading is None:
+            return torch.einsum("nm,mcs->ncs", self.values, coefficients)
+        return torch.einsum("nm,mc,ms->ncs", self.values, self.loading, coefficients[:, 0])
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """The adjoint row by row: (n, C, S) -> (n, m K, S), the classes innermost."""
+        if self.loading is None:
+            return (self.values[:, :, None, None] * values[:, None]).reshape(len(values), -1, values.shape[2])
+        return self.values[:, :, None] * torch.einsum("mc,ncs->nms", self.loading, values)
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        """A weight (n, C, C) times what a unit of each coefficient adds to eta: (n, C, m K), the classes innermost."""
+        if self.loading is None:
+            return torch.einsum("nm,ncd->ncmd", self.values, weight).flatten(2)
+        return torch.einsum("nm,ncd,md->ncm", self.values, weight, self.loading)
+
+    def beside(self, values: Tensor, loading: Tensor | None) -> FixedColumns:
+        """With further columns (n, h), which all load alike (C,)."""
+        if self.loading is None or loading is None:
+            return FixedColumns(torch.cat([self.values, values], dim=1), self.loading)
+        more = loading.expand(values.shape[1], -1)
+        return FixedColumns(torch.cat([self.values, values], dim=1), torch.cat([self.loading, more]))
+
+    def groups(self) -> list[Tensor]:
+        """Numbers of the columns that load alike."""
+        if self.loading is None or not len(self.loading):
+            return [torch.arange(self.values.shape[1])]
+        _, of_column = torch.unique(self.loading, dim=0, return_inverse=True)
+        return [(of_column == k).nonzero()[:, 0] for k in range(int(of_column.max()) + 1)]
+
+    def information(self, weight: Tensor) -> Tensor:
+        """Information about the coefficients for a weight (n, C, C): (m K, m K), the classes innermost."""
+        x, size = self.values, self.values.shape[1] * self.classes(weight.shape[1])
+        if self.loading is None:
+            return torch.einsum("nk,ncd,nm->kcmd", x, weight, x).reshape(size, size)
+        out = torch.zeros(size, size, dtype=x.dtype)
+        for i in self.groups() if size else []:
+            own = torch.einsum("c,ncd->nd", self.loading[i[0]], weight)
+            for j in self.groups():
+                out[i[:, None], j] = x[:, i].T @ ((own @ self.loading[j[0]])[:, None] * x[:, j])
+        return out
 
 
 class TermData:
@@ -81,6 +151,8 @@ class TermData:
         See :class:`glmmnet.typing.RandomTerm`.
     relation : Relation or None
         Known correlation of the levels; None: they are independent.
+    loading : Tensor, (r, C), or None
+        What a unit of each column adds to each linear predictor; None: effects of its own in each.
     """
 
     def __init__(
@@ -95,6 +167,7 @@ class TermData:
         start: int,
         positions: tuple[int, ...] = (),
         relation: Relation | None = None,
+        loading: Tensor | None = None,
     ) -> None:
         self.label, self.group, self.names, self.levels, self.structure = (
             label,
@@ -108,13 +181,14 @@ class TermData:
         self.index = torch.as_tensor(index)
         self.q, self.r = len(levels), z.shape[1]
         self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
-        self.start = start
+        self.start, self.loading = start, loading
         self._sum = level_sum_matrix(index, self.q)
 
     def single(self) -> TermData:
         """The same term in single precision, sharing the level codes."""
         twin = copy.copy(self)
         twin.z = None if self.z is None else self.z.to(torch.float32)
+        twin.loading = None if self.loading is None else self.loading.to(torch.float32)
         twin._sum = _as_single(self._sum)
         return twin
 
@@ -129,6 +203,10 @@ class TermData:
     def rows(self) -> slice:
         """Rows of the term in b."""
         return slice(self.start, self.start + self.q * self.r)
+
+    def own_columns(self, z: Tensor) -> Tensor:
+        """Columns of any rows' z as the design has them, (n, k) -> (n, r): of correlated classes each once a class."""
+        return z if z.shape[1] == self.r else z.repeat_interleave(self.r // z.shape[1], dim=1)
 
     def columns(self) -> Tensor:
         """Z with the column of ones written out, (n, r)."""
@@ -149,9 +227,17 @@ class TermData:
     def eta(self, b: Tensor) -> Tensor:
         """The term's share of the linear predictor, (n, C, S)."""
         effects = self.gather(b)
+        if self.loading is not None:
+            return torch.einsum("rc,nrs->ncs", self.loading, self.scaled(effects[:, :, 0]))
         if self.z is None:
             return effects[:, 0]
         return torch.einsum("nr,nrcs->ncs", self.z, effects) if self.r > 1 else effects[:, 0] * self.z[:, :, None]
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """Values (n, r, ...) times z."""
+        if self.z is None:
+            return values
+        return values * self.z.reshape(*self.z.shape, *[1] * (values.dim() - 2)).to(values.dtype)
 
     def level_sum(self, values: Tensor) -> Tensor:
         """Sum rows to levels: (n, ...) -> (q, ...)."""
@@ -162,10 +248,24 @@ class TermData:
 
     def transpose(self, values: Tensor) -> Tensor:
         """Z' values: (n, C, S) -> (q * r, C, S)."""
+        if self.loading is not None:
+            own = self.scaled(torch.einsum("rc,ncs->nrs", self.loading, values))
+            return self.level_sum(own).reshape(-1, 1, values.shape[2])
         if self.z is None:
             return self.level_sum(values)
         weighted = self.z[:, :, None, None] * values[:, None]
         return self.level_sum(weighted).reshape(-1, *values.shape[1:])
+
+    def information(self, weight: Tensor) -> Tensor:
+        """Blocks of Z'WZ that belong to a level, (q, r C, r C), for a weight (n, C, C); with loadings (q, r, r)."""
+        if self.loading is not None:
+            between = torch.einsum("ic,ncd,jd->nij", self.loading, weight, self.loading)
+            return self.level_sum(self.scaled(self.scaled(between).mT).mT)
+        size = self.r * weight.shape[1]
+        if self.z is None:
+            return self.level_sum(weight).reshape(self.q, size, size)
+        outer = self.z[:, :, None, None, None] * self.z[:, None, None, :, None] * weight[:, None, :, None, :]
+        return self.level_sum(outer).reshape(self.q, size, size)
 
 
 def _as_single(matrix: Tensor) -> Tensor:
@@ -198,6 +298,10 @@ class JointModel:
     terms : tuple of TermData
     divisor : Tensor, (n, 1), or None
         Precision weights: each row's dispersion is phi / divisor.
+    x_loading : Tensor, (p, C), or None
+        Of the columns of X, see :class:`FixedColumns`.
+    f_loading : Tensor, (C,), or None
+        What a unit of the network's one output adds to each linear predictor; None: an output for each.
     """
 
     family: Family
@@ -208,6 +312,8 @@ class JointModel:
     weights: Tensor
     terms: tuple[TermData, ...]
     divisor: Tensor | None = None
+    x_loading: Tensor | None = None
+    f_loading: Tensor | None = None
 
     @classmethod
     def from_design(cls, design: Design, family: Family, weight_kind: WeightKind = "frequency") -> JointModel:
@@ -215,14 +321,12 @@ class JointModel:
         if design.response is None:
             raise ValueError("the design has no response")
         target = family.encode(design.response)
-        classes = len(target.predictors)
+        columns, names, x_loading = fixed_columns(design, target)
+        f_loading = target.loading("")
         terms, start = [], 0
         for t in design.random:
-            relation = None if t.correlation is None else Relation(t.correlation)
-            terms.append(
-                TermData(t.label, t.group, t.names, t.levels, t.structure, t.index, t.z, start, t.positions, relation)
-            )
-            start += len(t.levels) * len(t.names)
+            terms.append(_term_data(t, target, start))
+            start += terms[-1].q * terms[-1].r
         weights = np.ones(design.n) if design.weights is None else design.weights
         divisor = None
         if weight_kind == "precision":
@@ -230,16 +334,19 @@ class JointModel:
             # A row of weight 0 has no dispersion, and counts for nothing.
             divisor = torch.as_tensor(np.where(weights > 0, weights, 1.0), dtype=torch.float64)[:, None]
             weights = (weights > 0).astype(float)
-        offset = torch.as_tensor(design.offset, dtype=torch.float64)
+        offset = torch.as_tensor(design.offset, dtype=torch.float64)[:, None, None]
+        every = offset.expand(-1, len(target.predictors), 1)
         return cls(
             family,
             target,
-            torch.as_tensor(np.ascontiguousarray(design.X), dtype=torch.float64),
-            design.x_names,
-            offset[:, None, None].expand(-1, classes, 1),
+            columns,
+            names,
+            every if f_loading is None else offset * f_loading[:, None],
             torch.as_tensor(weights, dtype=torch.float64),
             tuple(terms),
             divisor=divisor,
+            x_loading=x_loading,
+            f_loading=f_loading,
         )
 
     @property
@@ -248,9 +355,81 @@ class JointModel:
         return len(self.weights)
 
     @property
-    def n_classes(self) -> int:
+    def n_predictors(self) -> int:
         """C, linear predictors a row."""
         return len(self.target.predictors)
+
+    @property
+    def n_classes(self) -> int:
+        """Copies of the random effects: C, or 1 where they have loadings."""
+        return 1 if self.target.loadings or self.target.correlated else self.n_predictors
+
+    @property
+    def effect_labels(self) -> tuple[str, ...]:
+        """Names of the copies of the random effects; one empty string where there is one."""
+        return ("",) if self.target.loadings or self.target.correlated else self.target.predictors
+
+    @property
+    def coefficient_labels(self) -> tuple[str, ...]:
+        """Names of a column's coefficients; one empty string where there is one."""
+        return self.target.predictors if self.x_loading is None else ("",)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the network: C, or 1 with a loading."""
+        return self.n_predictors if self.f_loading is None else 1
+
+    @cached_property
+    def columns(self) -> FixedColumns:
+        """X with its loadings."""
+        return FixedColumns(self.X, self.x_loading)
+
+    @property
+    def n_coefficients(self) -> int:
+        """Coefficients a column of X: C, or 1 where the columns have loadings."""
+        return self.columns.classes(self.n_predictors)
+
+    @cached_property
+    def constant(self) -> Tensor | None:
+        """Change of each coefficient (p,) that adds 1 to f in every row; None without an intercept."""
+        if self.target.thresholds:
+            return torch.tensor([-1.0 if name in self.target.thresholds else 0.0 for name in self.x_names]).double()
+        if "Intercept" not in self.x_names:
+            return None
+        return torch.tensor([float(name == "Intercept") for name in self.x_names], dtype=torch.float64)
+
+    @property
+    def intercepts(self) -> tuple[str, ...]:
+        """Names of the columns of X that are intercepts."""
+        own = {"Intercept", *(f"{part}:Intercept" for part in self.target.loadings), *self.target.thresholds}
+        return tuple(name for name in self.x_names if name in own)
+
+    @property
+    def only_intercepts(self) -> bool:
+        """X has no other columns."""
+        return self.intercepts == self.x_names
+
+    def starting_beta(self, eta: Tensor) -> Tensor:
+        """Coefficients (p, K) that make every row's linear predictors eta (C,), as far as intercepts can."""
+        beta = torch.zeros(len(self.x_names), self.n_coefficients, dtype=torch.float64)
+        where = [self.x_names.index(name) for name in self.intercepts]
+        if self.x_loading is not None and where:
+            beta[where] = torch.linalg.lstsq(self.x_loading[where].T, eta[:, None], driver="gelsd").solution
+        elif where:
+            beta[where] = eta
+        elif self.x_names and self.x_loading is None:
+            # Indicators of all levels of a factor add up to an intercept.
+            beta = torch.linalg.lstsq(self.X, eta.expand(self.n, -1), driver="gelsd").solution
+        return beta
+
+    def admissible_step(self, beta: Tensor, step: Tensor) -> float:
+        """Share of a step of beta, at most 1, that keeps increasing thresholds increasing."""
+        k = len(self.target.thresholds)
+        if k < 2:
+            return 1.0
+        gaps, change = beta[1:k, 0] - beta[: k - 1, 0], step[1:k, 0] - step[: k - 1, 0]
+        closing = change < 0
+        return min(1.0, _CLOSER_BY * float((gaps / -change)[closing].min())) if bool(closing.any()) else 1.0
 
     @property
     def n_effects(self) -> int:
@@ -299,6 +478,7 @@ class JointModel:
                 t.start,
                 t.positions,
                 t.relation,
+                t.loading,
             )
             for t in self.terms
         )
@@ -340,15 +520,27 @@ class JointModel:
         own = [self.subset(rows) if len(pieces) > 1 else self for rows in pieces]
         return tuple((rows, part.single if single else part) for rows, part in zip(pieces, own, strict=True))
 
+    def columns_of(self, design: Design) -> FixedColumns:
+        """X of any design's rows with its loadings."""
+        return FixedColumns(fixed_columns(design, self.target)[0], self.x_loading)
+
     def fixed_eta(self, params: Parameters, f: Tensor | None = None) -> Tensor:
-        """Offset + X beta + f, (n, C, 1), for network output f (n, C)."""
-        fixed = self.X @ params.beta
-        return self.offset + (fixed if f is None else fixed + f)[:, :, None]
+        """Offset + X beta + f, (n, C, 1), for network output f (n, C), (n, 1) with a loading."""
+        return self.offset + self.sum_of_fixed(self.columns, params.beta, f)
+
+    def loaded(self, f: Tensor) -> Tensor:
+        """What the network's output f (n, outputs) adds to each linear predictor, (n, C)."""
+        return f if self.f_loading is None else f * self.f_loading.to(f.dtype)
+
+    def sum_of_fixed(self, columns: FixedColumns, beta: Tensor, f: Tensor | None) -> Tensor:
+        """X beta + f of any rows, (n, C, 1)."""
+        fixed = columns.values @ beta if columns.loading is None else columns.eta(beta[:, :, None])[:, :, 0]
+        return (fixed if f is None else fixed + self.loaded(f))[:, :, None]
 
     def random_eta(self, b: Tensor) -> Tensor:
         """Z b, (n, C, S)."""
         if not self.terms:
-            return torch.zeros(self.n, self.n_classes, b.shape[2], dtype=b.dtype)
+            return torch.zeros(self.n, self.n_predictors, b.shape[2], dtype=b.dtype)
         total = self.terms[0].eta(b)
         for term in self.terms[1:]:
             total = total + term.eta(b)
@@ -357,7 +549,7 @@ class JointModel:
     def random_transpose(self, values: Tensor) -> Tensor:
         """Z' values, (Q, C, S)."""
         if not self.terms:
-            return torch.zeros(0, *values.shape[1:], dtype=values.dtype)
+            return torch.zeros(0, self.n_classes, values.shape[2], dtype=values.dtype)
         parts = [term.transpose(values) for term in self.terms]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -476,10 +668,13 @@ class JointModel:
         return Crossings([t.index.numpy() for t in self.terms], self._levels)
 
     def information(self, weight: Tensor) -> sp.csr_matrix:
-        """Z'WZ (Q C, Q C) for a weight (n, C, C), rows of b with their classes innermost."""
+        """Z'WZ (Q C, Q C) for a weight (n, C, C), rows of b with their classes innermost; with loadings (Q, Q)."""
 
         def products(k: int, i: int, other: int) -> Tensor:
             row, column = self.terms[k], self.terms[other]
+            if row.loading is not None and column.loading is not None:
+                own = torch.einsum("c,ncd,jd->nj", row.loading[i], weight, column.loading)
+                return column.scaled(own if row.z is None else own * row.z[:, i, None])
             j, c = divmod(i, self.n_classes)
             own = weight[:, c] if row.z is None else weight[:, c] * row.z[:, j, None]
             return own if column.z is None else (column.z[:, :, None] * own[:, None]).flatten(1)
@@ -513,6 +708,67 @@ def check_precision_weights(family: Family) -> None:
 def _inverse(sigma: Tensor) -> Tensor:
     """Inverse of covariances (C, r, r): by Cholesky, as the one by LU of a nearly singular matrix is not definite."""
     return 1.0 / sigma if sigma.shape[-1] == 1 else torch.cholesky_inverse(torch.linalg.cholesky(sigma))
+
+
+def fixed_columns(design: Design, target: Target) -> tuple[Tensor, tuple[str, ...], Tensor | None]:
+    """X of any design's rows, its columns' names and loadings (p, C); thresholds stand in place of the intercept."""
+    x = torch.tensor(np.ascontiguousarray(design.X), dtype=torch.float64)
+    if not target.loadings:
+        return x, design.x_names, None
+    loading = torch.stack([_of_part(target, part) for part in design.x_parts]) if len(design.x_names) else _none(target)
+    if not target.thresholds:
+        return x, design.x_names, loading
+    if "Intercept" not in design.x_names:
+        raise DesignError(
+            "the thresholds of an ordinal response take the place of the intercept, which the formula leaves out; "
+            "write it without `0 +` or `- 1`."
+        )
+    rest = [k for k, name in enumerate(design.x_names) if name != "Intercept"]
+    count = len(target.thresholds)
+    names = (*target.thresholds, *(design.x_names[k] for k in rest))
+    values = torch.cat([torch.ones(len(x), count, dtype=torch.float64), x[:, rest]], dim=1)
+    return values, names, torch.cat([torch.eye(count, dtype=torch.float64), loading[rest]])
+
+
+def _of_part(target: Target, part: str) -> Tensor:
+    loading = target.loading(part)
+    assert loading is not None
+    return loading
+
+
+def _none(target: Target) -> Tensor:
+    return torch.zeros(0, len(target.predictors), dtype=torch.float64)
+
+
+def _term_data(term: RandomTerm, target: Target, start: int) -> TermData:
+    """One random term as tensors; of correlated classes every column once for each class."""
+    names, z, loading = term.names, term.z, None
+    if target.correlated:
+        classes = len(target.predictors)
+        names = tuple(f"{name}[{label}]" for name in term.names for label in target.predictors)
+        z = class_columns(z, classes)
+        loading = torch.eye(classes, dtype=torch.float64).repeat(len(term.names), 1)
+    elif target.loadings:
+        loading = _of_part(target, term.part).expand(len(names), -1)
+    relation = None if term.correlation is None else Relation(term.correlation)
+    return TermData(
+        term.label,
+        term.group,
+        names,
+        term.levels,
+        term.structure,
+        term.index,
+        z,
+        start,
+        term.positions,
+        relation,
+        loading,
+    )
+
+
+def class_columns(z: np.ndarray, classes: int) -> np.ndarray:
+    """Every column of z (n, r) once for each class, the classes innermost: (n, r classes)."""
+    return np.repeat(z, classes, axis=1)
 
 
 def away_from_singular(sigma: Tensor) -> Tensor:

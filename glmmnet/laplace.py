@@ -118,14 +118,14 @@ class LaplacePoint:
 
 def level_blocks(joint: JointModel, term: TermData, weight: Tensor, precision: Tensor) -> Tensor:
     """Diagonal blocks of H that belong to one term: (q, r C, r C)."""
-    return _with_prior(_weighted_blocks(term, weight), precision)
+    return _with_prior(term.information(weight), precision)
 
 
 def _every_information(joint: JointModel, eta: Tensor, phi: float) -> tuple[Tensor, ...]:
     """What the data contribute to each term's blocks at eta (n, C, 1): (q, r C, r C), of many classes (q, C, r, r)."""
     if joint.n_classes <= MANY_CLASSES:
         weight = joint.weight(eta, phi)[..., 0]
-        return tuple(_weighted_blocks(term, weight) for term in joint.terms)
+        return tuple(term.information(weight) for term in joint.terms)
     sums = [torch.zeros(term.q, joint.n_classes, term.r, term.r, dtype=torch.float64) for term in joint.terms]
     for rows, part in joint.parts:
         weight = part.weight_diagonal(eta[rows].to(part.weights.dtype), phi)[..., 0]
@@ -140,14 +140,6 @@ def _by_class(term: TermData, weight: Tensor) -> Tensor:
         return term.level_sum(weight)[:, :, None, None]
     outer = term.z[:, :, None] * term.z[:, None]
     return term.level_sum(weight[:, :, None, None] * outer[:, None])
-
-
-def _weighted_blocks(term: TermData, weight: Tensor) -> Tensor:
-    size = term.r * weight.shape[1]
-    if term.z is None:
-        return term.level_sum(weight).reshape(term.q, size, size)
-    outer = term.z[:, :, None, None, None] * term.z[:, None, None, :, None] * weight[:, None, :, None, :]
-    return term.level_sum(outer).reshape(term.q, size, size)
 
 
 def _with_prior(information: Tensor, precision: Tensor) -> Tensor:
@@ -257,7 +249,7 @@ def _level_mode(
         sweep = known or (_every_information(joint, eta, params.phi) if joint.n_classes > MANY_CLASSES else None)
         for k, (term, precision) in enumerate(zip(rows.terms, precisions, strict=True)):
             _, score = rows.log_likelihood_and_score(eta, params.phi)
-            information = sweep[k] if sweep else _weighted_blocks(term, joint.weight(eta, params.phi)[..., 0])
+            information = sweep[k] if sweep else term.information(joint.weight(eta, params.phi)[..., 0])
             factor = _cholesky(_with_prior(information, precision))
             own = mode[term.rows].reshape(term.q, term.r, -1)
             pulled = torch.einsum("cij,qjc->qic", precision, own).reshape(-1, joint.n_classes)
@@ -364,5 +356,5 @@ def has_factor(joint: JointModel) -> bool:
         return True
     if not may_factorize(joint.crossings.nnz):
         return False
-    ones = torch.ones(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
+    ones = torch.ones(joint.n, joint.n_predictors, joint.n_predictors, dtype=torch.float64)
     return can_factorize(joint.information(ones), joint.segments)

@@ -211,7 +211,7 @@ def _importance(setting: _Setting) -> LogLikelihood:
         return _exact(setting)
     point = find_mode(setting.joint, setting.fixed, setting.params)
     pairs = _IMPORTANCE_DRAWS // 2
-    chunk = max(1, min(pairs, _ROWS_AT_ONCE // (setting.joint.n * setting.joint.n_classes)))
+    chunk = max(1, min(pairs, _ROWS_AT_ONCE // (setting.joint.n * setting.joint.n_predictors)))
     ratios = []
     for _ in range(-(-pairs // chunk)):
         u = torch.randn(*point.mode.shape, chunk, dtype=torch.float64)

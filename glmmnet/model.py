@@ -25,9 +25,9 @@ from glmmnet.em.loop import Problem, floored, run
 from glmmnet.em.separation import separating_columns, separating_groups
 from glmmnet.em.state import EMState
 from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
-from glmmnet.families import Family, resolve
+from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
-from glmmnet.formula import parse
+from glmmnet.formula import parse, with_part
 from glmmnet.information import collinear_columns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_exact_posterior
@@ -96,6 +96,8 @@ class GLMMNet:
         networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
         weights: str | np.ndarray | None = None,
         weight_kind: WeightKind = "frequency",
+        zi: str | None = None,
+        dispersion: str | None = None,
         na_action: Literal["drop", "raise"] = "drop",
         context: Mapping[str, Any] | None = None,
         contrasts: Mapping[str, Any] | None = None,
@@ -107,8 +109,11 @@ class GLMMNet:
             raise ValueError(f"weight_kind={weight_kind!r} must be {' or '.join(map(repr, get_args(WeightKind)))}.")
         if weight_kind == "precision" and weights is None:
             raise ValueError("weight_kind='precision' says what weights= means; no weights are given.")
-        resolved = resolve(family)
-        spec = parse(formula, columns=list(data.columns))
+        columns = list(data.columns)
+        resolved, parts = with_formulas(resolve(family), {"zi": zi, "dispersion": dispersion})
+        spec = parse(formula, columns=columns)
+        for name, text in parts.items():
+            spec = with_part(spec, name, text, columns=columns)
         design, state = build_design(
             spec, data, na_action=na_action, context=context, weights=weights, contrasts=contrasts
         )
@@ -134,7 +139,7 @@ class GLMMNet:
     def _build_predictor(self) -> NeuralPredictor:
         joint = self._joint
         scale = float(joint.target.y.std()) if joint.family.quadratic else joint.eta_unit
-        return build_predictor(self.design.neural, joint.n_classes, self._nn_options, self._networks, scale)
+        return build_predictor(self.design.neural, joint.n_outputs, self._nn_options, self._networks, scale)
 
     def fit(
         self,
@@ -337,7 +342,7 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
         "valid_deviance": state.valid_deviance,
         "change": state.change,
     }
-    labels = joint.target.predictors
+    labels = joint.effect_labels
     for term, sigma in zip(joint.terms, state.params.sigma, strict=True):
         for i, *_ in term.covariance.deviations(term.r):
             name = term.covariance.deviation_name(term.names, i)
@@ -367,10 +372,13 @@ def _without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) -
     Such a variance is below a tenth of its standard error at 0, (2 / sum over levels of information^2)^(1/2), which
     costs less than 0.01 of deviance.
     """
-    weight = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0].diagonal(dim1=1, dim2=2)
+    weight = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0]
     keep = []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
-        about_level = term.level_sum(term.columns().square()[:, :, None] * weight[:, None])
+        if term.loading is None:
+            about_level = term.level_sum(term.columns().square()[:, :, None] * weight.diagonal(dim1=1, dim2=2)[:, None])
+        else:
+            about_level = term.information(weight).diagonal(dim1=1, dim2=2)[:, :, None]
         error = (2.0 / about_level.square().sum(dim=0).clamp_min(1e-300)).sqrt().T
         keep.append(matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error)
     return without(joint, params, keep)
@@ -380,19 +388,25 @@ def _project(
     design: Design, joint: JointModel, params: Parameters, f: Tensor
 ) -> tuple[Parameters, Tensor, Projection | None]:
     """Give f's linear share in columns whose variables all sit inside one nn() block to beta; eta is unchanged."""
+    variables = dict(zip(design.x_names, design.x_variables, strict=True))
     inside = [
         k
-        for k, variables in enumerate(design.x_variables)
-        if variables and any(set(variables) <= set(block.variables) for block in design.neural)
+        for k, name in enumerate(joint.x_names)
+        if (own := variables.get(name)) and any(set(own) <= set(block.variables) for block in design.neural)
     ]
+    if joint.x_loading is not None and joint.f_loading is not None:
+        inside = [k for k in inside if bool((joint.x_loading[k] == joint.f_loading).all())]
     if not inside:
         return params, f, None
-    intercept = [design.x_names.index("Intercept")] if "Intercept" in design.x_names else []
+    # Of several thresholds the first stands for the constant; they all move alike.
+    intercept = [] if joint.constant is None else [joint.x_names.index(joint.intercepts[0])]
     columns = torch.tensor(intercept + inside)
     x = joint.X[:, columns]
     gamma = torch.linalg.lstsq(x, f, driver="gelsd").solution
     beta = params.beta.clone()
-    beta[columns] += gamma
+    if joint.constant is not None:
+        beta += joint.constant[:, None] * gamma[0]
+    beta[inside] += gamma[len(intercept) :]
     return replace(params, beta=beta), f - x @ gamma, Projection(columns, gamma)
 
 
@@ -405,6 +419,8 @@ def glmm(
     networks: Mapping[str, nn.Module | Callable[[int, int], nn.Module]] | None = None,
     weights: str | np.ndarray | None = None,
     weight_kind: WeightKind = "frequency",
+    zi: str | None = None,
+    dispersion: str | None = None,
     na_action: Literal["drop", "raise"] = "drop",
     context: Mapping[str, Any] | None = None,
     contrasts: Mapping[str, Any] | None = None,
@@ -431,6 +447,11 @@ def glmm(
         ``frequency``: a row of weight w stands for w rows, its log density is multiplied by w (as in glmmTMB).
         ``precision``: its dispersion is phi / w, as of a mean of w observations (`weights` of R's lm, glm and lme4);
         for families whose variance is proportional to phi. Predictions of new observations are of weight 1.
+    zi : str, optional
+        Formula of the zero part of a zero-inflated or hurdle family, on the logit scale: ``"~ x + (1 | g)"``. None:
+        ``"~ 1"``.
+    dispersion : str, optional
+        Formula of the logarithm of the dispersion phi, for a family that has one: ``"~ x"``. None: phi is one number.
     na_action : {"drop", "raise"}
         What happens to rows with a missing value in a column of the formula.
     context : mapping, optional
@@ -468,6 +489,8 @@ def glmm(
         networks=networks,
         weights=weights,
         weight_kind=weight_kind,
+        zi=zi,
+        dispersion=dispersion,
         na_action=na_action,
         context=context,
         contrasts=contrasts,

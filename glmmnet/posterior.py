@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from glmmnet.estimates import class_labels
 from glmmnet.fitted import Fitted
 from glmmnet.prediction import Request, conditional_draws, fixed_eta
 
@@ -25,12 +24,12 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
         Which of log_likelihood and posterior_predictive, both (draws x rows), to compute.
     """
     final = fitted.draws
-    labels = class_labels(fitted)
-    many = labels != ("",)
+    joint = fitted.joint
+    many, many_fixed = joint.effect_labels != ("",), joint.coefficient_labels != ("",)
     coords: dict[str, Any] = {"__obs__": np.arange(fitted.joint.n)}
     dims: dict[str, Any] = {}
-    if many:
-        coords[CLASS_DIM] = labels
+    if many or many_fixed:
+        coords[CLASS_DIM] = joint.target.predictors
     posterior: dict[str, np.ndarray] = {}
     constant: dict[str, np.ndarray] = {}
     for k, term in enumerate(fitted.joint.terms):
@@ -38,7 +37,7 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
         coords[dim] = term.levels
         draws = fitted.term_draws(k)
         for i, name in enumerate(term.names):
-            variable = f"{'1' if name == '(Intercept)' else name}|{term.group}"
+            variable = f"{name.replace('(Intercept)', '1')}|{term.group}"
             own = draws[:, i].reshape(term.q, -1, final.chains, final.draws).permute(2, 3, 0, 1).numpy()
             posterior[variable] = own if many else own[..., 0]
             dims[variable] = [dim, CLASS_DIM] if many else [dim]
@@ -47,8 +46,8 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
             dims[f"{variable}_sigma"] = [CLASS_DIM] if many else []
     for j, name in enumerate(fitted.joint.x_names):
         beta = fitted.params.beta[j].numpy()
-        constant[name] = beta if many else beta[0]
-        dims[name] = [CLASS_DIM] if many else []
+        constant[name] = beta if many_fixed else beta[0]
+        dims[name] = [CLASS_DIM] if many_fixed else []
     if fitted.joint.family.has_dispersion:
         # A covariate may be called phi.
         name = "dispersion" if "phi" in constant else "phi"

@@ -14,6 +14,7 @@ from torch import Tensor
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
 from glmmnet.fitted import Fitted
+from glmmnet.joint import TermData
 from glmmnet.typing import RandomTerm
 
 LEVELS = ("conditional", "population", "marginal")
@@ -90,9 +91,9 @@ def _classes(fitted: Fitted, design: Design, mean: Tensor) -> pd.Series:
 
 def fixed_eta(fitted: Fitted, design: Design) -> Tensor:
     """Offset + X beta + f for any design's rows, (n, C, 1)."""
-    eta = torch.tensor(design.X) @ fitted.params.beta + torch.tensor(design.offset)[:, None]
-    f = fitted.network_output(design)
-    return (eta if f is None else eta + f)[:, :, None]
+    joint = fitted.joint
+    offset = joint.loaded(torch.tensor(design.offset)[:, None])[:, :, None]
+    return joint.sum_of_fixed(joint.columns_of(design), fitted.params.beta, fitted.network_output(design)) + offset
 
 
 def _check_levels(design: Design, request: Request) -> None:
@@ -115,7 +116,11 @@ def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws
         index = torch.as_tensor(np.where(term.index[rows] < 0, 0, term.index[rows]))
         effects = own.index_select(0, index).reshape(len(index), known.r, *draws.shape[1:])
         z = torch.tensor(np.where(term.index[rows, None] < 0, 0.0, term.z[rows])).to(draws.dtype)
-        total = total + torch.einsum("nr,nrcs->ncs", z, effects)
+        if known.loading is None:
+            total = total + torch.einsum("nr,nrcs->ncs", z, effects)
+        else:
+            own = known.own_columns(z)[:, :, None] * effects[:, :, 0]
+            total = total + torch.einsum("rc,nrs->ncs", known.loading.to(draws.dtype), own)
     return total
 
 
@@ -126,18 +131,76 @@ def row_blocks(n: int, numbers_a_row: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def prior_variance(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> Tensor:
-    """Variance of Z b over the prior of b, (n, C); of the terms whose level is unseen only, or of all."""
-    total = torch.zeros(1, dtype=torch.float64)
+@dataclass(frozen=True)
+class PriorSpread:
+    """Z b over the prior of b, for some rows: roots of its covariance between the linear predictors.
+
+    Attributes
+    ----------
+    root : Tensor, (n, C) or (n, C, d)
+        Standard deviations of independent predictors, or what d independent normal numbers add to each.
+    """
+
+    root: Tensor
+
+    def __getitem__(self, rows: slice) -> PriorSpread:
+        return PriorSpread(self.root[rows])
+
+    @property
+    def dimensions(self) -> int:
+        """Independent normal numbers that it takes a row."""
+        return self.root.shape[-1]
+
+    def along(self, noise: Tensor) -> Tensor:
+        """What normal numbers (n or 1, d, S) make of it, (n, C, S)."""
+        return self.root[:, :, None] * noise if self.root.dim() == 2 else self.root @ noise
+
+    def draw(self, draws: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, (n, C, S)."""
+        shape = (len(self.root), self.dimensions, draws)
+        return self.along(torch.randn(shape, generator=generator, dtype=self.root.dtype))
+
+
+def prior_spread(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> PriorSpread:
+    """Spread of Z b over the prior of b; of the terms whose level is unseen only, or of all."""
+    joint = fitted.joint
+    if joint.n_classes == joint.n_predictors and not joint.target.loadings:
+        return PriorSpread(_prior_variance(fitted, terms, unseen_only=unseen_only).sqrt())
+    loading = torch.cat([known.loading for known in joint.terms if known.loading is not None])
+    patterns, of_column = torch.unique(loading, dim=0, return_inverse=True)
+    n = len(terms[0].index)
+    total, start = torch.zeros(n, len(patterns), len(patterns), dtype=torch.float64), 0
+    for known, sigma, term in zip(joint.terms, fitted.params.sigma, terms, strict=True):
+        own = of_column[start : start + known.r]
+        start += known.r
+        z = known.own_columns(torch.tensor(term.z))
+        z = z * _own_variance(known, term)[:, None].sqrt()
+        if unseen_only:
+            z = z * torch.tensor(term.index < 0)[:, None]
+        by_pattern = z[:, :, None] * torch.nn.functional.one_hot(own, len(patterns))
+        total += torch.einsum("nia,ij,njb->nab", by_pattern, sigma[0], by_pattern)
+    values, vectors = torch.linalg.eigh(total)
+    return PriorSpread(patterns.T @ (vectors * values.clamp_min(0.0).sqrt()[:, None]))
+
+
+def _prior_variance(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> Tensor:
+    """Variance of Z b over the prior of b, (n, C)."""
+    total = torch.zeros(len(terms[0].index), fitted.joint.n_classes, dtype=torch.float64)
     for known, sigma, term in zip(fitted.joint.terms, fitted.params.sigma, terms, strict=True):
         z = torch.tensor(term.z)
         variance = torch.einsum("ni,cij,nj->nc", z, sigma, z)
-        if known.relation is not None:
-            # A level that the matrix does not have is taken as one that is related to none.
-            own = known.relation.matrix.diagonal()[torch.tensor(term.index).clamp_min(0)]
-            variance = variance * torch.where(torch.tensor(term.index < 0), 1.0, own)[:, None]
+        variance = variance * _own_variance(known, term)[:, None]
         total = total + (variance * torch.tensor(term.index < 0)[:, None] if unseen_only else variance)
     return total
+
+
+def _own_variance(known: TermData, term: RandomTerm) -> Tensor:
+    """Each row's diagonal entry of the known correlation of the levels, (n,); 1 without one."""
+    index = torch.tensor(term.index)
+    if known.relation is None:
+        return torch.ones(len(index), dtype=torch.float64)
+    # A level that the matrix does not have is taken as one that is related to none.
+    return torch.where(index < 0, 1.0, known.relation.matrix.diagonal()[index.clamp_min(0)])
 
 
 def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor, request: Request) -> Tensor:
@@ -150,10 +213,8 @@ def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor
         return fixed[rows].expand(-1, -1, draws.shape[2])
     eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
     if request.new_levels == "marginal":
-        variance = prior_variance(fitted, design.random, unseen_only=True)[rows]
-        generator = torch.Generator().manual_seed(fitted.seed + rows.start)
-        noise = torch.randn(eta.shape, generator=generator, dtype=eta.dtype)
-        eta = eta + variance.sqrt()[:, :, None] * noise
+        spread = prior_spread(fitted, design.random, unseen_only=True)[rows]
+        eta = eta + spread.draw(eta.shape[2], torch.Generator().manual_seed(fitted.seed + rows.start))
     return eta
 
 
@@ -174,9 +235,9 @@ def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
     if request.level == "population" or not fitted.joint.terms:
         return family.mean(fixed, phi)[:, :, 0]
     if request.level == "marginal":
-        return marginal_mean(fitted, fixed, prior_variance(fitted, design.random, unseen_only=False))
+        return marginal_mean(fitted, fixed, prior_spread(fitted, design.random, unseen_only=False))
     if family.linear_mean:
-        return _link(fitted, design, request)
+        return family.mean(_link(fitted, design, request)[:, :, None], phi)[:, :, 0]
     parts = []
     numbers = fixed.shape[1] * fitted.draws.b.shape[2]
     for rows in row_blocks(design.n, numbers):
@@ -184,25 +245,24 @@ def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
     return torch.cat(parts) if parts else family.mean(fixed, phi)[:, :, 0]
 
 
-def marginal_mean(fitted: Fitted, fixed: Tensor, variance: Tensor) -> Tensor:
-    """E of the mean over eta ~ N(fixed, variance): quadrature, or seeded antithetic draws for several classes."""
+def marginal_mean(fitted: Fitted, fixed: Tensor, spread: PriorSpread) -> Tensor:
+    """E of the mean over the prior of b: quadrature in one dimension, seeded antithetic draws in several."""
     family, phi = fitted.joint.family, fitted.params.phi
     if family.linear_mean:
         return family.mean(fixed, phi)[:, :, 0]
-    spread = variance.expand(fixed.shape[0], fixed.shape[1]).sqrt()[:, :, None]
-    if fixed.shape[1] == 1:
+    if spread.dimensions == 1:
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        eta, share = fixed + spread * torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum())
+        eta, share = fixed + spread.along(torch.as_tensor(nodes)[None, None]), torch.as_tensor(weights / weights.sum())
         if family.link.least_eta == -np.inf:
             return family.mean(eta, phi) @ share
         # Over the values that eta may have: 1 / eta has no mean over all.
-        inside = share * (eta > family.link.least_eta)
+        inside = share * (eta[:, :1] > family.link.least_eta)
         return (family.mean(eta, phi) * inside).sum(dim=2) / inside.sum(dim=2)
     generator = torch.Generator().manual_seed(fitted.seed)
-    half = torch.randn(1, fixed.shape[1], _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
+    half = torch.randn(1, spread.dimensions, _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
     noise = torch.cat([half, -half], dim=2)
     blocks = row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
-    return torch.cat([family.mean(fixed[rows] + spread[rows] * noise, phi).mean(dim=2) for rows in blocks])
+    return torch.cat([family.mean(fixed[rows] + spread[rows].along(noise), phi).mean(dim=2) for rows in blocks])
 
 
 def on_data(values: pd.Series | pd.DataFrame, design: Design, index: pd.Index) -> pd.Series | pd.DataFrame:
@@ -221,12 +281,12 @@ def row_effects(fitted: Fitted, design: Design, position: int) -> pd.DataFrame:
     if not -design.n <= position < design.n:
         raise IndexError(f"row {position} is not among the {design.n} rows.")
     centre = fitted.draws.b.to(torch.float64).mean(dim=2)
-    labels = fitted.joint.target.predictors
+    labels = fitted.joint.effect_labels
     rows = []
     for known, term in zip(fitted.joint.terms, design.random, strict=True):
         level = int(term.index[position])
         own = centre[known.rows].reshape(known.q, known.r, -1)
-        for i, name in enumerate(term.names):
+        for i, name in enumerate(known.names):
             for c, label in enumerate(labels):
                 effect = float(own[level, i, c]) if level >= 0 else 0.0
                 shown = term.levels[level] if level >= 0 else "(unseen)"

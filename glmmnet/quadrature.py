@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.joint import JointModel, Parameters
+from glmmnet.joint import FixedColumns, JointModel, Parameters
 from glmmnet.laplace import find_mode, level_blocks
 from glmmnet.variance import VarianceParameter, derivative
 
@@ -90,7 +90,7 @@ def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes
     factor = torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
     spread = torch.linalg.inv(factor).mT
     values = []
-    for part in _pieces(grid.shape[1], joint.n * joint.n_classes):
+    for part in _pieces(grid.shape[1], joint.n * joint.n_predictors):
         b = _points(mode, spread, grid[:, part])
         log_p = joint.log_prob(fixed + joint.random_eta(b), params.phi)
         own = b.reshape(term.q, term.r, joint.n_classes, -1)
@@ -138,7 +138,7 @@ def second_order(
     joint: JointModel,
     params: Parameters,
     f: Tensor | None,
-    columns: Tensor,
+    columns: FixedColumns,
     active: tuple[VarianceParameter, ...],
     nodes: int,
 ) -> SecondOrder:
@@ -148,7 +148,7 @@ def second_order(
     ----------
     f : Tensor, (n, C), optional
         Network output, held fixed.
-    columns : Tensor, (n, m)
+    columns : FixedColumns
         Columns of the fixed part, in place of X.
     active : tuple of VarianceParameter, (k,)
         See :func:`glmmnet.variance.active_parameters`; the dispersion, if it is among them, last.
@@ -163,10 +163,10 @@ def second_order(
     of_sigma = tuple(p for p in active if p.term >= 0)
     derivatives = [derivative(joint, params, p) for p in of_sigma]
     pulled = [precision[p.class_] @ d @ precision[p.class_] for p, d in zip(of_sigma, derivatives, strict=True)]
-    size, k = columns.shape[1] * joint.n_classes, len(active)
+    size, k = columns.values.shape[1] * joint.n_coefficients, len(active)
     dispersion = k > len(of_sigma)
-    mean_curvature = torch.zeros(joint.n, joint.n_classes, joint.n_classes, dtype=torch.float64)
-    mean_cross, about_dispersion = torch.zeros(joint.n, joint.n_classes, dtype=torch.float64), 0.0
+    mean_curvature = torch.zeros(joint.n, joint.n_predictors, joint.n_predictors, dtype=torch.float64)
+    mean_cross, about_dispersion = torch.zeros(joint.n, joint.n_predictors, dtype=torch.float64), 0.0
     mean = torch.zeros(term.q, size + k, dtype=torch.float64)
     second = torch.zeros(size + k, size + k, dtype=torch.float64)
     quadrature = level_quadrature(joint, fixed, params, nodes)
@@ -177,8 +177,7 @@ def second_order(
         mean_curvature += torch.einsum("ncds,ns->ncd", joint.curvature(eta, params.phi), of_row)
         scores = []
         if size:
-            by_row = columns[:, :, None, None] * score[:, None]
-            scores.append(term.level_sum(by_row).reshape(term.q, size, b.shape[2]))
+            scores.append(term.level_sum(columns.by_row(score)))
         own = b.reshape(term.q, term.r, joint.n_classes, -1)
         for p, matrix in zip(of_sigma, pulled, strict=True):
             of_class = own[:, :, p.class_]
@@ -195,14 +194,13 @@ def second_order(
         mean += weighted.sum(dim=2)
         second += torch.einsum("qas,qbs->ab", weighted, every)
     complete = torch.zeros_like(second)
-    fixed_part = torch.einsum("nk,ncd,nm->kcmd", columns, mean_curvature, columns)
-    complete[:size, :size] = fixed_part.reshape(size, size)
+    complete[:size, :size] = columns.information(mean_curvature)
     for a, p in enumerate(of_sigma):
         for b_, other in enumerate(of_sigma):
             if other.class_ == p.class_:
                 complete[size + a, size + b_] = 0.5 * term.q * (pulled[a] * derivatives[b_].T).sum()
     if dispersion:
         complete[-1, -1] = about_dispersion
-        complete[:size, -1] = complete[-1, :size] = (columns.T @ mean_cross).reshape(-1)
+        complete[:size, -1] = complete[-1, :size] = columns.by_row(mean_cross[:, :, None]).sum(dim=0)[:, 0]
     value = float(torch.logsumexp(quadrature.log_mass, dim=1).sum())
     return SecondOrder(value, mean.sum(dim=0), complete - (second - mean.T @ mean), complete)

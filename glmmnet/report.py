@@ -189,7 +189,7 @@ def method_name(fitted: Fitted) -> str:
 
 def fixed_effects(fitted: Fitted, covariance: FixedCovariance, alpha: float) -> pd.DataFrame:
     """Coefficient table: coef, std err, z, P>|z| and the interval."""
-    classes = fitted.joint.n_classes
+    classes = fitted.joint.n_coefficients
     estimate = fitted.params.beta.reshape(-1).numpy()
     se = np.sqrt(np.clip(covariance.beta(classes).diagonal().numpy(), 0.0, None))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -110,7 +110,7 @@ class GLMMNetResults:
         contrasts.check_alpha(alpha)
         half = scipy.stats.norm.ppf(1 - alpha / 2) * self._se().reshape(-1)
         centre = self.fitted.params.beta.numpy().reshape(-1)
-        labels = estimates.class_labels(self.fitted)
+        labels = self.fitted.joint.coefficient_labels
         index = pd.Index(self.fitted.joint.x_names)
         if labels != ("",):
             index = pd.MultiIndex.from_product([index, labels], names=["term", "class"])
@@ -119,12 +119,12 @@ class GLMMNetResults:
     def cov_params(self) -> pd.DataFrame:
         """Covariance of the linear fixed effects; categorical: ``x[b]`` for class b."""
         names = estimates.fixed_names(self.fitted)
-        matrix = self._fixed_covariance.beta(self.fitted.joint.n_classes).numpy()
+        matrix = self._fixed_covariance.beta(self.fitted.joint.n_coefficients).numpy()
         return pd.DataFrame(matrix, index=names, columns=names)
 
     def _se(self) -> np.ndarray:
-        diagonal = self._fixed_covariance.beta(self.fitted.joint.n_classes).diagonal().numpy()
-        return np.sqrt(np.clip(diagonal, 0.0, None)).reshape(-1, self.fitted.joint.n_classes)
+        diagonal = self._fixed_covariance.beta(self.fitted.joint.n_coefficients).diagonal().numpy()
+        return np.sqrt(np.clip(diagonal, 0.0, None)).reshape(-1, self.fitted.joint.n_coefficients)
 
     @property
     def vcomp(self) -> pd.DataFrame:
@@ -242,7 +242,7 @@ class GLMMNetResults:
     def df_linear(self) -> int:
         """Linear fixed effects; of a symmetric categorical model one class less."""
         joint = self.fitted.joint
-        classes = joint.n_classes - (1 if joint.family.class_means and joint.family.symmetric else 0)
+        classes = joint.n_coefficients - (1 if joint.family.class_means and joint.family.symmetric else 0)
         return len(joint.x_names) * classes
 
     @property

@@ -37,12 +37,15 @@ class Response:
         float64, successes and trials.
     levels : tuple
         The categorical response's levels as in the data (category order, else sorted); empty for other kinds.
+    ordered : bool
+        The levels are ordered categories.
     """
 
     label: str
     kind: ResponseKind
     values: np.ndarray
     levels: tuple[Any, ...] = ()
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class RandomTerm:
         Times of the columns where the structure has an order; empty otherwise, and for new data.
     correlation : ndarray of float64, (q, q), or None
         Known correlation A of the levels, of ``gr(g, cov=A)``; None otherwise, and for new data.
+    part : str
+        Formula that the term stands in: ``""`` the main one, ``zi``, ``dispersion``.
     """
 
     label: str
@@ -79,6 +84,7 @@ class RandomTerm:
     z: np.ndarray
     positions: tuple[int, ...] = ()
     correlation: np.ndarray | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)

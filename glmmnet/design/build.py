@@ -27,7 +27,6 @@ from .response import learn_response
 from .state import (
     DesignState,
     Needs,
-    column_variables,
     neural_term,
     offset,
     random_term,
@@ -91,11 +90,13 @@ def build_design(
     positions = [learn_positions(one, raw) for one in spec.random]
     del raw
     response_state, response = learn_response(spec.response, environment)
+    every = [term for one in spec.parts for term in one.fixed]
     codings = Codings(
         ordered=ordered_factors(environment.frame),
-        given=read_contrasts(contrasts, environment.frame, plain_names(spec.fixed)),
+        given=read_contrasts(contrasts, environment.frame, plain_names([*spec.fixed, *every])),
     )
     fixed, x = learn_part(spec.fixed, replace(environment, codings=codings.fixed))
+    parts = [(one.name, *learn_part(one.fixed, replace(environment, codings=codings.fixed))) for one in spec.parts]
     neural = [learn_part(one.inputs, environment, ordering="none", full_rank=False) for one in spec.neural]
     effects = [
         learn_part(one.effects, at_levels(one, replace(environment, codings=codings.ordered))) for one in spec.random
@@ -111,6 +112,7 @@ def build_design(
         codings=codings,
         response=response_state,
         fixed=fixed,
+        parts=tuple((name, part) for name, part, _ in parts),
         neural=tuple(part for part, _ in neural),
         effects=tuple(part for part, _ in effects),
         groupings=tuple(learned[one.group][0] for one in spec.random),
@@ -118,9 +120,10 @@ def build_design(
     )
     design = Design(
         response=response,
-        X=x,
-        x_names=fixed.names,
-        x_variables=column_variables(fixed),
+        X=np.hstack([x, *(columns for _, _, columns in parts)]) if parts else x,
+        x_names=state.x_names,
+        x_variables=state.x_variables,
+        x_parts=state.x_parts,
         neural=tuple(neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)),
         random=tuple(
             random_term(
@@ -162,6 +165,7 @@ def needed_columns(spec: FormulaSpec, columns: Sequence[str], context: Mapping[s
     if not response:
         raise error_at(spec.response.token, f"The response `{spec.response.label}` uses no column of data.")
     fixed = of_terms(spec.fixed)
+    fixed += [name for part in spec.parts for name in of_terms(part.fixed)]
     fixed += [name for block in spec.neural for name in of_terms(block.inputs)]
     fixed += [name for one in spec.offsets for name in of_expression(one.expression, one.token)]
     effects = [name for term in spec.random for name in of_terms(term.effects)]
@@ -177,6 +181,7 @@ def _used_context(spec: FormulaSpec, context: Mapping[str, Any]) -> dict[str, An
     texts = [*spec.response.expressions, *(one.expression for one in spec.offsets)]
     terms = [
         *spec.fixed,
+        *(term for part in spec.parts for term in part.fixed),
         *(term for block in spec.neural for term in block.inputs),
         *(term for random in spec.random for term in random.effects),
     ]

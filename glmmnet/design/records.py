@@ -35,6 +35,8 @@ class Design:
         The data frame's index of the used rows.
     n_total : int
         Rows of the data frame.
+    x_parts : tuple of str, (p,)
+        Formula that each column of `X` stands in: ``""`` the main one, ``zi``, ``dispersion``.
     """
 
     response: Response | None
@@ -48,6 +50,11 @@ class Design:
     rows: np.ndarray
     index: pd.Index
     n_total: int
+    x_parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.x_parts:
+            object.__setattr__(self, "x_parts", ("",) * len(self.x_names))
 
     @property
     def n(self) -> int:

@@ -72,7 +72,8 @@ def learn_response(spec: ResponseSpec, environment: Environment) -> tuple[Respon
     category = series.astype("category")
     levels = tuple(category.cat.categories)
     codes = category.cat.codes.to_numpy().astype(np.int64)
-    return ResponseState(spec, kind, levels, transforms), Response(spec.label, kind, codes, levels)
+    ordered = bool(category.cat.ordered)
+    return ResponseState(spec, kind, levels, transforms), Response(spec.label, kind, codes, levels, ordered)
 
 
 def _evaluate(

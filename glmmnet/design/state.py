@@ -59,6 +59,8 @@ class DesignState:
     codings : Codings
     response : ResponseState
     fixed : Part
+    parts : tuple of (str, Part)
+        Name and columns of each further part's formula.
     neural : tuple of Part
     effects : tuple of Part
         Random effects' columns, one for each random term.
@@ -75,10 +77,30 @@ class DesignState:
     codings: Codings
     response: ResponseState
     fixed: Part
+    parts: tuple[tuple[str, Part], ...]
     neural: tuple[Part, ...]
     effects: tuple[Part, ...]
     groupings: tuple[Grouping, ...]
     offset_transforms: dict[str, Any]
+
+    @property
+    def x_names(self) -> tuple[str, ...]:
+        """Names of the columns of X; those of a further part begin with its name: ``zi:x``."""
+        return (*self.fixed.names, *(f"{name}:{column}" for name, part in self.parts for column in part.names))
+
+    @property
+    def x_parts(self) -> tuple[str, ...]:
+        """Formula that each column of X stands in."""
+        return (*("" for _ in self.fixed.names), *(name for name, part in self.parts for _ in part.names))
+
+    @property
+    def x_variables(self) -> tuple[tuple[str, ...], ...]:
+        """Data columns behind each column of X."""
+        return tuple(one for part in (self.fixed, *(part for _, part in self.parts)) for one in column_variables(part))
+
+    def _fixed_columns(self, environment: Environment) -> np.ndarray:
+        x = self.fixed.rebuild(environment)
+        return np.hstack([x, *(part.rebuild(environment) for _, part in self.parts)]) if self.parts else x
 
     def rebuild(self, data: pd.DataFrame, *, response: bool = False, random: bool = True) -> Design:
         """The same columns from new data.
@@ -123,9 +145,10 @@ class DesignState:
                 terms.append(random_term(spec, part, grouping, index, part.rebuild(own)))
         return Design(
             response=self.response.rebuild(environment) if response and len(rows) else None,
-            X=self.fixed.rebuild(replace(environment, codings=self.codings.fixed)),
-            x_names=self.fixed.names,
-            x_variables=column_variables(self.fixed),
+            X=self._fixed_columns(replace(environment, codings=self.codings.fixed)),
+            x_names=self.x_names,
+            x_variables=self.x_variables,
+            x_parts=self.x_parts,
             neural=tuple(
                 neural_term(spec, part, part.rebuild(environment))
                 for spec, part in zip(self.spec.neural, self.neural, strict=True)
@@ -169,9 +192,19 @@ def random_term(
     correlation: np.ndarray | None = None,
 ) -> RandomTerm:
     """Record of one random term."""
-    names = tuple("(Intercept)" if name == "Intercept" else name for name in part.names)
+    prefix = f"{spec.part}:" if spec.part else ""
+    names = tuple(prefix + ("(Intercept)" if name == "Intercept" else name) for name in part.names)
     return RandomTerm(
-        spec.label, grouping.name, names, spec.structure, grouping.levels, index, z, positions, correlation
+        spec.label,
+        grouping.name,
+        names,
+        spec.structure,
+        grouping.levels,
+        index,
+        z,
+        positions,
+        correlation,
+        spec.part,
     )
 
 

@@ -12,7 +12,7 @@ from formulaic.model_spec import ModelSpec
 from formulaic.parser.types import Factor
 
 from glmmnet.errors import DesignError
-from glmmnet.formula import parse
+from glmmnet.formula import parse, with_part
 
 from .coding import Coding, Codings
 from .grouping import Grouping
@@ -33,6 +33,10 @@ def state_to_dict(state: DesignState) -> dict[str, Any]:
     """
     return {
         "formula": state.spec.text,
+        "parts": [
+            [one.name, one.text, _part_to_dict(part)]
+            for one, (_, part) in zip(state.spec.parts, state.parts, strict=True)
+        ],
         "columns": state.spec.columns,
         "needs": asdict(state.needs),
         "kinds": state.kinds,
@@ -67,7 +71,10 @@ def state_from_dict(stored: Mapping[str, Any], *, context: Mapping[str, Any] | N
             f"The formula uses {', '.join(missing)}: pass context={{{missing[0]!r}: ...}} as for the fit."
         )
     columns = stored["columns"]
-    spec = parse(stored["formula"], None if columns is None else list(columns))
+    columns = None if columns is None else list(columns)
+    spec = parse(stored["formula"], columns)
+    for name, text, _ in stored["parts"]:
+        spec = with_part(spec, name, text, columns)
     response = stored["response"]
     return DesignState(
         spec=spec,
@@ -82,6 +89,10 @@ def state_from_dict(stored: Mapping[str, Any], *, context: Mapping[str, Any] | N
             spec.response, response["kind"], _decode(response["levels"]), _decode(response["transforms"])
         ),
         fixed=_part_from_dict(stored["fixed"], model_spec(spec.fixed)),
+        parts=tuple(
+            (one.name, _part_from_dict(part, model_spec(one.fixed)))
+            for (_, _, part), one in zip(stored["parts"], spec.parts, strict=True)
+        ),
         neural=tuple(
             _part_from_dict(part, model_spec(block.inputs, ordering="none", full_rank=False))
             for part, block in zip(stored["neural"], spec.neural, strict=True)

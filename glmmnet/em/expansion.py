@@ -16,33 +16,55 @@ from glmmnet.joint import JointModel, Parameters, TermData
 
 @dataclass(frozen=True)
 class Carrier:
-    """The columns of X that one term can carry.
+    """The directions of beta that one term can carry: columns of X, of thresholds all together.
 
     Attributes
     ----------
-    columns : Tensor of int64, (k,)
-        Columns of X.
+    directions : Tensor, (p, k)
+        Change of a class's beta for a unit of each; of correlated classes (p C, k), the classes innermost.
     design : Tensor, (q, r, k)
-        X[i, columns] = z_i' design[level of i].
+        X directions = z_i' design[level of i] in row i.
     """
 
-    columns: Tensor
+    directions: Tensor
     design: Tensor
 
 
 def find_carriers(joint: JointModel) -> tuple[Carrier, ...]:
     """What each random term can carry of X, from the data alone; done once a fit."""
-    return tuple(_carrier(joint, term) for term in joint.terms)
+    candidates = _candidates(joint)
+    return tuple(_carrier(term, *candidates) for term in joint.terms)
 
 
-def _carrier(joint: JointModel, term: TermData) -> Carrier:
-    z, x = term.columns(), joint.X
+def _candidates(joint: JointModel) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Columns (n, k) that a term may carry, their loadings (k, C) or None, and their directions of beta."""
+    x, loading = joint.X, joint.x_loading
+    if joint.target.correlated:
+        classes = joint.n_predictors
+        x = x.repeat_interleave(classes, dim=1)
+        loading = torch.eye(classes, dtype=torch.float64).repeat(joint.X.shape[1], 1)
+    directions = torch.eye(x.shape[1], dtype=torch.float64)
+    if not joint.target.thresholds or joint.constant is None or loading is None or joint.f_loading is None:
+        return x, loading, directions
+    # No random column is like a single threshold: together they are like an intercept.
+    rest = slice(len(joint.target.thresholds), None)
+    return (
+        torch.cat([torch.ones_like(x[:, :1]), x[:, rest]], dim=1),
+        torch.cat([joint.f_loading[None], loading[rest]]),
+        torch.cat([joint.constant[:, None], directions[:, rest]], dim=1),
+    )
+
+
+def _carrier(term: TermData, x: Tensor, loading: Tensor | None, directions: Tensor) -> Carrier:
+    z = term.columns()
     found: dict[int, tuple[int, Tensor]] = {}
     for j in range(term.r):
         square = term.level_sum(z[:, j : j + 1].square()).clamp_min(1e-300)
         value = term.level_sum(z[:, j : j + 1] * x) / square
         misfit = (z[:, j : j + 1] * value[term.index] - x).abs().amax(dim=0)
         exact = misfit <= 1e-9 * x.abs().amax(dim=0).clamp_min(1e-300)
+        if loading is not None and term.loading is not None:
+            exact &= (loading == term.loading[j]).all(dim=1)
         for column in torch.nonzero(exact)[:, 0].tolist():
             found.setdefault(column, (j, value[:, column]))
     columns = sorted(found)
@@ -50,7 +72,7 @@ def _carrier(joint: JointModel, term: TermData) -> Carrier:
     for k, column in enumerate(columns):
         j, value_of_level = found[column]
         design[:, j, k] = value_of_level
-    return Carrier(torch.tensor(columns, dtype=torch.int64), design)
+    return Carrier(directions[:, columns], design)
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,7 @@ def relocate(joint: JointModel, carriers: tuple[Carrier, ...], params: Parameter
     shift = torch.zeros_like(mean_b)
     precisions = joint.precisions(params)
     for term, carrier, precision in zip(joint.terms, carriers, precisions, strict=True):
-        if not len(carrier.columns):
+        if not carrier.directions.shape[1]:
             continue
         own = mean_b[term.rows].reshape(term.q, term.r, -1)
         moved = torch.zeros_like(own)
@@ -88,8 +110,10 @@ def relocate(joint: JointModel, carriers: tuple[Carrier, ...], params: Parameter
             normal = torch.einsum("qjk,qjl->kl", weighted, carrier.design)
             inverse = torch.linalg.pinv(normal, hermitian=True)
             gamma = inverse @ torch.einsum("qjk,qj->k", weighted, own[:, :, c])
-            beta[carrier.columns, c] += gamma
-            variance[carrier.columns, c] += torch.diagonal(inverse)
+            found, error = carrier.directions @ gamma, carrier.directions.square() @ torch.diagonal(inverse)
+            of_class = slice(None) if joint.n_classes == 1 else slice(c, c + 1)
+            beta[:, of_class] += found.reshape(len(beta), -1)
+            variance[:, of_class] += error.reshape(len(beta), -1)
             moved[:, :, c] = carrier.design @ gamma
         shift[term.rows] = moved.reshape(-1, joint.n_classes)
     return Relocation(beta, shift, variance)

@@ -73,17 +73,12 @@ class Problem:
 def starting_parameters(joint: JointModel) -> Parameters:
     """Beta of the model without random effects, and variances of the order of what is left."""
     eta, phi = joint.start()
-    beta = torch.zeros(joint.X.shape[1], joint.n_classes, dtype=torch.float64)
-    if "Intercept" in joint.x_names:
-        beta[joint.x_names.index("Intercept")] = eta
-    elif joint.x_names:
-        # Indicators of all levels of a factor add up to an intercept.
-        beta = torch.linalg.lstsq(joint.X, eta.expand(joint.n, -1), driver="gelsd").solution
+    beta = joint.starting_beta(eta)
     plain = replace(joint, terms=())
     nothing = _no_effects(joint)
     params = Parameters(beta, (), phi)
-    # With the intercept alone the family's start is the estimate already.
-    for _ in range(_START_STEPS if joint.x_names not in ((), ("Intercept",)) else 0):
+    # With intercepts alone the family's start is the estimate already.
+    for _ in range(0 if joint.only_intercepts else _START_STEPS):
         params = m_step(plain, (), params, nothing).params
     size = 0.5 * params.phi if joint.family.residual else 0.3 * joint.eta_unit**2
     sigma = []
@@ -146,7 +141,7 @@ def _given_f(
 
 
 def _output(joint: JointModel, f: Tensor | None) -> Tensor:
-    return torch.zeros(joint.n, joint.n_classes, dtype=torch.float64) if f is None else f
+    return torch.zeros(joint.n, joint.n_outputs, dtype=torch.float64) if f is None else f
 
 
 def _maximise(

@@ -6,6 +6,7 @@ matrices A of eta = X beta + sum_k z_k' A_k b_k take that Newton step together, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -82,73 +83,147 @@ class _Newton:
     log_likelihood: float
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Coefficients of the Newton step that enter the linear predictors alike.
+
+    Attributes
+    ----------
+    loading : Tensor, (C,)
+    predictor : int or None
+        The one predictor that it stands for, with a loading of 1.
+    columns : Tensor of int64
+        Columns of X.
+    beta_class, b_class : int
+        Which of a column's coefficients, and of a term's copies of b.
+    entries : list of Tensor, each (k, 2)
+        Entries (i, j) of each term's working matrix, that is columns z_i b_j.
+    size : int
+        Coefficients.
+    """
+
+    loading: Tensor
+    predictor: int | None
+    columns: Tensor
+    beta_class: int
+    b_class: int
+    entries: list[Tensor]
+
+    @property
+    def size(self) -> int:
+        return len(self.columns) + sum(len(e) for e in self.entries)
+
+    def of(self, x: Tensor) -> Tensor:
+        """Its columns of X (n, p)."""
+        return x if len(self.columns) == x.shape[1] else x[:, self.columns]
+
+    def pull(self, score: Tensor) -> Tensor:
+        """What a unit of such a coefficient does to the log likelihood of each row: (n, C, S) -> (n, S)."""
+        if self.predictor is not None:
+            return score[:, self.predictor]
+        return torch.einsum("c,ncs->ns", self.loading.to(score.dtype), score)
+
+
+def _groups(joint: JointModel) -> list[_Group]:
+    """The groups: a predictor each where nothing is loaded, else one for each distinct loading."""
+    c = joint.n_predictors
+    unit = torch.eye(c, dtype=torch.float64)
+    free = [term.covariance.free(term.r) for term in joint.terms]
+    loadings = [joint.x_loading, *(term.loading for term in joint.terms)]
+    if all(loading is None for loading in loadings):
+        return [_Group(unit[k], k, torch.arange(joint.X.shape[1]), k, k, free) for k in range(c)]
+    patterns = torch.unique(torch.cat([unit if one is None else one for one in loadings]), dim=0)
+    groups = []
+    for pattern in patterns:
+        same = (unit == pattern).all(dim=1).nonzero()[:, 0].tolist()
+        predictor = same[0] if same else None
+        if joint.x_loading is None:
+            columns = torch.arange(joint.X.shape[1] if same else 0)
+        else:
+            columns = (joint.x_loading == pattern).all(dim=1).nonzero()[:, 0]
+        entries = []
+        for term, all_free in zip(joint.terms, free, strict=True):
+            assert term.loading is not None
+            entries.append(all_free[(term.loading[all_free[:, 0]] == pattern).all(dim=1)])
+        beta_class = predictor if joint.x_loading is None and predictor is not None else 0
+        groups.append(_Group(pattern, predictor, columns, beta_class, 0, entries))
+    return groups
+
+
 def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) -> _Newton:
-    """One Newton step for beta and the entries of the working matrices, jointly over classes."""
-    classes, p = joint.n_classes, joint.X.shape[1]
-    entries = [term.covariance.free(term.r) for term in joint.terms]
-    m = p + sum(len(e) for e in entries)
+    """One Newton step for beta and the entries of the working matrices, jointly over linear predictors."""
+    groups = _groups(joint)
+    m = sum(g.size for g in groups)
     # The sampler's precision is enough for sums over its draws.
     dtype = joint.parts[0][1].weights.dtype
     fixed, b = joint.fixed_eta(params, f).to(dtype), b.to(dtype)
-    gradient = torch.zeros(classes, m, dtype=torch.float64)
-    hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
+    gradient = torch.zeros(m, dtype=torch.float64)
+    hessian = torch.zeros(m, m, dtype=torch.float64)
     log_likelihood, few = 0.0, _few_rows(joint, b.shape[2])
-    for part in _chunks(b, joint.n * classes):
-        value, own = _value_and_gradient(joint, entries, fixed, part, params.phi)
+    for part in _chunks(b, joint.n * joint.n_predictors):
+        value, own = _value_and_gradient(joint, groups, fixed, part, params.phi)
         log_likelihood += value
         gradient += own
         if few is not None:
             some = joint.subset(few)
             eta = fixed[few].double() + some.random_eta(part.double())
-            hessian += joint.n / len(few) * _hessian(some, entries, part.double(), eta, params.phi)
+            hessian += joint.n / len(few) * _hessian(some, groups, part.double(), eta, params.phi)
     if few is None:
-        for part in _chunks(b, joint.n * m * classes):
+        for part in _chunks(b, joint.n * m):
             eta = fixed.double() + joint.random_eta(part.double())
-            hessian += _hessian(joint, entries, part.double(), eta, params.phi)
+            hessian += _hessian(joint, groups, part.double(), eta, params.phi)
     draws = b.shape[2]
-    tie = _ties(joint, entries, p)
-    if tie is not None:
-        gradient, hessian = gradient @ tie, torch.einsum("cmdn,mk,nl->ckdl", hessian, tie, tie)
-        m = tie.shape[1]
-    inverse = _scaled_pinv(hessian.reshape(classes * m, classes * m) / draws)
-    step = (inverse @ (gradient.reshape(-1) / draws)).reshape(classes, m)
-    if tie is not None:
-        step = step @ tie.T
-    step = _damp(joint, step, p)
-    working, at = [], p
-    for term, free in zip(joint.terms, entries, strict=True):
-        a = torch.eye(term.r, dtype=torch.float64).repeat(classes, 1, 1)
-        a[:, free[:, 0], free[:, 1]] += step[:, at : at + len(free)]
-        working.append(a)
-        at += len(free)
-    variance = torch.diagonal(inverse).reshape(classes, m)[:, :p].T
-    return _Newton(step[:, :p].T, working, variance, log_likelihood / draws)
+    free = _free_numbers(joint, groups)
+    tie = (free[:, None] == torch.arange(len(free.unique()))).to(torch.float64)
+    inverse = _scaled_pinv(tie.T @ hessian @ tie / draws)
+    step = (inverse @ (tie.T @ gradient / draws))[free]
+    return _as_newton(joint, groups, params, step, torch.diagonal(inverse)[free], log_likelihood / draws)
 
 
-def _ties(joint: JointModel, entries: list[Tensor], p: int) -> Tensor | None:
-    """Which entry of the working matrices is which free number, beta's first, (m, k); None where each is its own."""
-    if not any(term.covariance.tied for term in joint.terms):
-        return None
-    blocks = [torch.eye(p, dtype=torch.float64)]
-    for term, free in zip(joint.terms, entries, strict=True):
-        own = torch.eye(len(free), dtype=torch.float64)
-        blocks.append(own.sum(dim=1, keepdim=True) if term.covariance.tied else own)
-    return torch.block_diag(*blocks)
+def _free_numbers(joint: JointModel, groups: list[_Group]) -> Tensor:
+    """Which free number each coefficient is, (m,): its own, but one for all entries of a tied working matrix."""
+    numbers: dict[tuple[int, ...], int] = {}
+    owners: list[tuple[int, ...]] = []
+    for g, group in enumerate(groups):
+        owners += [(-1, g, k) for k in range(len(group.columns))]
+        for k, (term, free) in enumerate(zip(joint.terms, group.entries, strict=True)):
+            tied = term.covariance.tied
+            owners += [(k, group.b_class) if tied else (k, g, e) for e in range(len(free))]
+    return torch.tensor([numbers.setdefault(owner, len(numbers)) for owner in owners], dtype=torch.int64)
+
+
+def _as_newton(
+    joint: JointModel, groups: list[_Group], params: Parameters, step: Tensor, variance: Tensor, log_likelihood: float
+) -> _Newton:
+    """The damped step in the shapes of beta and the working matrices."""
+    beta, error = torch.zeros_like(params.beta), torch.zeros_like(params.beta)
+    working = [torch.eye(t.r, dtype=torch.float64).repeat(joint.n_classes, 1, 1) for t in joint.terms]
+    at = 0
+    for group in groups:
+        k = len(group.columns)
+        beta[group.columns, group.beta_class] = step[at : at + k]
+        error[group.columns, group.beta_class] = variance[at : at + k]
+        at += k
+        for matrix, free in zip(working, group.entries, strict=True):
+            moved = step[at : at + len(free)].clamp(-_LARGEST_SCALE_STEP, _LARGEST_SCALE_STEP)
+            matrix[group.b_class, free[:, 0], free[:, 1]] += moved
+            at += len(free)
+    return _Newton(_damp(joint, params.beta, beta), working, error, log_likelihood)
 
 
 def _few_rows(joint: JointModel, draws: int) -> Tensor | None:
     """Rows that stand for all in the Hessian; None: all, as where a column may differ from 0 in few rows."""
     few = max(_HESSIAN_ROWS // draws, 1)
-    plain = joint.x_names in ((), ("Intercept",)) and all(term.z is None for term in joint.terms)
+    plain = joint.only_intercepts and all(term.z is None for term in joint.terms)
     return torch.randperm(joint.n)[:few] if plain and few < joint.n else None
 
 
 def _value_and_gradient(
-    joint: JointModel, entries: list[Tensor], fixed: Tensor, b: Tensor, phi: float
+    joint: JointModel, groups: list[_Group], fixed: Tensor, b: Tensor, phi: float
 ) -> tuple[float, Tensor]:
-    """Log likelihood, and the score of beta and of the entries of the working matrices, over the draws: (C, m)."""
+    """Log likelihood, and the score of all coefficients, over the draws: (m,)."""
     value = 0.0
-    of_beta = torch.zeros(joint.n_classes, joint.X.shape[1], dtype=torch.float64)
+    of_beta = torch.zeros(joint.n_predictors, joint.X.shape[1], dtype=torch.float64)
     of_b = torch.zeros(b.shape, dtype=torch.float64)
     for rows, part in joint.parts:
         eta = (fixed if len(rows) == joint.n else fixed[rows]) + part.random_eta(b)
@@ -158,29 +233,41 @@ def _value_and_gradient(
         value += float((kernel + constant).sum())
         of_beta += (part.X.to(score.dtype).T @ score.sum(dim=2)).T
         of_b += part.random_transpose(score)
-    gradient = [of_beta]
-    for term, free in zip(joint.terms, entries, strict=True):
+    of_entries = []
+    for term in joint.terms:
         shape = (term.q, term.r, *b.shape[1:])
         own, slope = b[term.rows].reshape(shape).to(torch.float64), of_b[term.rows].reshape(shape)
-        gradient.append(torch.einsum("qics,qjcs->cij", slope, own)[:, free[:, 0], free[:, 1]])
-    return value, torch.cat(gradient, dim=1)
+        of_entries.append(torch.einsum("qics,qjcs->cij", slope, own))
+    gradient = []
+    for group in groups:
+        gradient.append(group.pull(of_beta[None])[0, group.columns])
+        for matrix, free in zip(of_entries, group.entries, strict=True):
+            gradient.append(matrix[group.b_class, free[:, 0], free[:, 1]])
+    return value, torch.cat(gradient)
 
 
-def _hessian(joint: JointModel, entries: list[Tensor], b: Tensor, eta: Tensor, phi: float) -> Tensor:
-    """Information about beta and the entries of the working matrices, summed over the draws: (C, m, C, m)."""
-    classes = joint.n_classes
-    one_by_one = classes > MANY_CLASSES
+def _hessian(joint: JointModel, groups: list[_Group], b: Tensor, eta: Tensor, phi: float) -> Tensor:
+    """Information about all coefficients, summed over the draws: (m, m)."""
+    one_by_one = joint.n_classes > MANY_CLASSES
     weight = joint.weight_diagonal(eta, phi) if one_by_one else joint.weight(eta, phi)
-    features = [_features(joint, entries, b, c) for c in range(classes)]
-    m = features[0].shape[1]
-    hessian = torch.zeros(classes, m, classes, m, dtype=torch.float64)
-    for c in range(classes):
+    features = [_features(joint, group, b) for group in groups]
+    starts = [0, *itertools.accumulate(group.size for group in groups)]
+    hessian = torch.zeros(starts[-1], starts[-1], dtype=torch.float64)
+    for c, left in enumerate(groups):
         for d in (c,) if one_by_one else range(c + 1):
-            own = weight[:, c] if one_by_one else weight[:, c, d]
+            own = weight[:, c] if one_by_one else _between(weight, left, groups[d])
             cross = features[c].T @ (own.reshape(-1, 1) * features[d])
-            hessian[c, :, d] = cross
-            hessian[d, :, c] = cross.T
+            rows, columns = slice(starts[c], starts[c + 1]), slice(starts[d], starts[d + 1])
+            hessian[rows, columns] = cross
+            hessian[columns, rows] = cross.T
     return hessian
+
+
+def _between(weight: Tensor, left: _Group, right: _Group) -> Tensor:
+    """Information of each row that coefficients of two groups share, (n, S)."""
+    if left.predictor is not None and right.predictor is not None:
+        return weight[:, left.predictor, right.predictor]
+    return torch.einsum("c,ncds,d->ns", left.loading, weight, right.loading)
 
 
 def _chunks(b: Tensor, entries_a_draw: int) -> Iterator[Tensor]:
@@ -188,12 +275,12 @@ def _chunks(b: Tensor, entries_a_draw: int) -> Iterator[Tensor]:
     yield from torch.split(b, size, dim=2)
 
 
-def _features(joint: JointModel, entries: list[Tensor], b: Tensor, c: int) -> Tensor:
-    """Columns of the Newton step for class c: X, then z_i b_j for every free entry (i, j); (n S, m)."""
+def _features(joint: JointModel, group: _Group, b: Tensor) -> Tensor:
+    """Columns of the Newton step for one group: of X, then z_i b_j for every free entry (i, j); (n S, m)."""
     draws = b.shape[2]
-    columns = [joint.X.to(b.dtype)[:, None].expand(-1, draws, -1)]
-    for term, free in zip(joint.terms, entries, strict=True):
-        own = term.gather(b[:, c : c + 1])[:, :, 0].transpose(1, 2)
+    columns = [group.of(joint.X).to(b.dtype)[:, None].expand(-1, draws, -1)]
+    for term, free in zip(joint.terms, group.entries, strict=True):
+        own = term.gather(b[:, group.b_class : group.b_class + 1])[:, :, 0].transpose(1, 2)
         effects = own[:, :, free[:, 1]]
         if term.z is None:
             columns.append(effects)
@@ -210,13 +297,11 @@ def _scaled_pinv(matrix: Tensor) -> Tensor:
     return scale[:, None] * inverse * scale
 
 
-def _damp(joint: JointModel, step: Tensor, p: int) -> Tensor:
-    step = step.clone()
-    step[:, p:] = step[:, p:].clamp(-_LARGEST_SCALE_STEP, _LARGEST_SCALE_STEP)
-    if not joint.family.quadratic and p:
-        size = float((joint.X @ step[:, :p].T).square().mean().sqrt())
-        step[:, :p] *= min(1.0, _LARGEST_ETA_STEP * joint.eta_unit / max(size, 1e-300))
-    return step
+def _damp(joint: JointModel, beta: Tensor, step: Tensor) -> Tensor:
+    if not joint.family.quadratic and len(step):
+        size = float(joint.sum_of_fixed(joint.columns, step, None).square().mean().sqrt())
+        step = step * min(1.0, _LARGEST_ETA_STEP * joint.eta_unit / max(size, 1e-300))
+    return step * joint.admissible_step(beta, step)
 
 
 def _dispersion(joint: JointModel, params: Parameters, working: list[Tensor], b: Tensor, f: Tensor | None) -> float:
@@ -229,6 +314,6 @@ def _dispersion(joint: JointModel, params: Parameters, working: list[Tensor], b:
         or [b]
     )
     fixed = joint.fixed_eta(params, f)
-    parts = list(_chunks(rescaled, joint.n * joint.n_classes))
+    parts = list(_chunks(rescaled, joint.n * joint.n_predictors))
     values = [joint.dispersion(fixed + joint.random_eta(d), params.phi) for d in parts]
     return sum(v * d.shape[2] for v, d in zip(values, parts, strict=True)) / b.shape[2]

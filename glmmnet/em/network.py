@@ -152,7 +152,7 @@ class NetworkTraining:
         inputs = [x[part].split(self._batch) for x in self.train.xs]
         self._learner.train()
         for k, y in enumerate(ys):
-            f = self._learner([x[k] for x in inputs])[:, :, None]
+            f = joint.loaded(self._learner([x[k] for x in inputs]))[:, :, None]
             log_p = family.log_prob(f + offsets[k], y, phis[k])[:, 0]
             if config.fe_loss_weight:
                 log_p = log_p + config.fe_loss_weight * family.log_prob(f + marginals[k], y, phis[k])[:, 0]
@@ -189,11 +189,10 @@ class NetworkTraining:
 
 def centre(predictor: NeuralPredictor, joint: JointModel, params: Parameters, f: Tensor) -> tuple[Parameters, Tensor]:
     """Move the mean of f (n, C) over the rows into the intercept; nothing moves when there is none."""
-    if "Intercept" not in joint.x_names:
+    if joint.constant is None:
         return params, f
     mean = f.mean(dim=0)
-    beta = params.beta.clone()
-    beta[joint.x_names.index("Intercept")] += mean
+    beta = params.beta + joint.constant[:, None] * mean
     predictor.centre += mean.to(torch.float32)
     return Parameters(beta, params.sigma, params.phi), f - mean
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glmmnet.em.config import EMConfig
 from glmmnet.em.state import EMState
-from glmmnet.exact import orthonormal
+from glmmnet.exact import orthonormal_columns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.quadrature import SecondOrder, derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, shifted, without
@@ -56,8 +56,8 @@ def has_newton(joint: JointModel) -> bool:
 
 def _n_parameters(joint: JointModel) -> int:
     term = joint.terms[0]
-    own = joint.X.shape[1] + term.covariance.n_parameters(term.r)
-    return joint.n_classes * own + int(joint.family.has_dispersion)
+    coefficients = joint.n_coefficients * joint.X.shape[1]
+    return coefficients + joint.n_classes * term.covariance.n_parameters(term.r) + int(joint.family.has_dispersion)
 
 
 def finish_by_newton(
@@ -134,8 +134,8 @@ class _Search:
     def __init__(self, joint: JointModel, f: Tensor | None, nodes: int, tolerance: float) -> None:
         self._joint, self._f, self._nodes, self._tolerance = joint, f, nodes, tolerance
         self.first = float("nan")
-        self._columns, self._to_beta = orthonormal(joint.X)
-        self._size = self._columns.shape[1] * joint.n_classes
+        self._columns, self._to_beta, _ = orthonormal_columns(joint.columns)
+        self._size = self._columns.values.shape[1] * joint.n_coefficients
 
     def run(self, params: Parameters) -> Maximum | None:
         here = self._at(params)
@@ -151,7 +151,7 @@ class _Search:
                 continue
             if decrement < self._tolerance:
                 return Maximum(params, decrement, here.value) if concave and self._eta_step(step) < _STILL else None
-            step = step * self._shortening(step)
+            step = step * self._shortening(params, step)
             for _ in range(_HALVINGS):
                 moved = self._moved(params, active, step)
                 there = self._at(moved)
@@ -176,20 +176,24 @@ class _Search:
         return _ROUNDING * max(abs(here.value), self._joint.n)
 
     def _moved(self, params: Parameters, active: tuple[VarianceParameter, ...], step: Tensor) -> Parameters:
-        beta = params.beta + self._to_beta @ step[: self._size].reshape(-1, self._joint.n_classes)
+        beta = params.beta + self._beta_step(step)
         if self._joint.family.symmetric:
             # What all classes share changes no probability.
             beta = beta - beta.mean(dim=1, keepdim=True)
         return replace(shifted(self._joint, params, active, step[self._size :].numpy()), beta=beta)
 
+    def _beta_step(self, step: Tensor) -> Tensor:
+        return self._to_beta @ step[: self._size].reshape(-1, self._joint.n_coefficients)
+
     def _eta_step(self, step: Tensor) -> float:
         """Root mean square of the step of the fixed part of eta, in its unit; the columns are orthonormal."""
         return float(step[: self._size].norm()) / self._joint.n**0.5 / self._joint.eta_unit
 
-    def _shortening(self, step: Tensor) -> float:
+    def _shortening(self, params: Parameters, step: Tensor) -> float:
         eta = self._eta_step(step)
         variance = float(step[self._size :].abs().max()) if len(step) > self._size else 0.0
-        return min(1.0, _LONGEST_ETA / max(eta, 1e-300), _LONGEST / max(variance, 1e-300))
+        short = min(1.0, _LONGEST_ETA / max(eta, 1e-300), _LONGEST / max(variance, 1e-300))
+        return short * self._joint.admissible_step(params.beta, short * self._beta_step(step))
 
     def _without_useless(
         self,

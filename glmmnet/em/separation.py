@@ -48,10 +48,11 @@ def separating_columns(joint: JointModel, params: Parameters, f: Tensor | None =
     x = joint.X[counted].numpy()
     spread, size = x.std(axis=0), np.sqrt((x**2).mean(axis=0))
     constant = spread <= 1e-12 * size
-    if "Intercept" in joint.x_names:
+    if joint.intercepts:
         x = np.where(constant, x, x - x.mean(axis=0))
     x = x / np.where(constant, np.maximum(size, 1e-300), spread)
-    direction = _direction(x, rows[counted].numpy(), np.where(constant, _COST_OF_INTERCEPT, 1.0))
+    loading = None if joint.x_loading is None else joint.x_loading.numpy()
+    direction = _direction(x, rows[counted].numpy(), np.where(constant, _COST_OF_INTERCEPT, 1.0), loading)
     involved = np.abs(direction).max(axis=1, initial=0.0) > _NONZERO
     if (involved & ~constant).any():
         involved &= ~constant
@@ -70,10 +71,16 @@ def separating_groups(joint: JointModel, params: Parameters) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _direction(x: np.ndarray, rows: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    """The cheapest d (p, C) with A_i (x_i' d) >= 0 in all rows and a mean of 1; 0 where there is none."""
-    classes = rows.shape[2]
-    constraints = np.einsum("ikc,ij->ikjc", rows, x).reshape(-1, x.shape[1] * classes)
+def _direction(x: np.ndarray, rows: np.ndarray, cost: np.ndarray, loading: np.ndarray | None) -> np.ndarray:
+    """The cheapest d (p, C) with A_i (x_i' d) >= 0 in all rows and a mean of 1; 0 where there is none.
+
+    With loadings (p, C) of the columns d is (p, 1).
+    """
+    classes = rows.shape[2] if loading is None else 1
+    if loading is None:
+        constraints = np.einsum("ikc,ij->ikjc", rows, x).reshape(-1, x.shape[1] * classes)
+    else:
+        constraints = np.einsum("ikc,jc,ij->ikj", rows, loading, x).reshape(-1, x.shape[1])
     constraints = np.unique(constraints[constraints.any(axis=1)], axis=0)
     total = constraints.mean(axis=0)
     both = sp.csr_matrix(np.hstack([constraints, -constraints]))

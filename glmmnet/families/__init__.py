@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from glmmnet._registry import Registry
+from glmmnet.errors import FormulaError
 from glmmnet.families._base import Family, Target
+from glmmnet.families._dispersion import ModelledDispersion
+
+#: What a family lacks for which a formula of that part is given.
+_MISSING_PART = {
+    "zi": "has no zero part; use a zero-inflated or hurdle family, e.g. family='zeroinflatedpoisson'",
+    "dispersion": "has no dispersion to be modelled",
+}
 
 FAMILIES: Registry[type[Family]] = Registry("family", "glmmnet.families")
 
@@ -26,6 +36,27 @@ def resolve(family: str | Family) -> Family:
     )
 
 
+def with_formulas(family: Family, formulas: Mapping[str, str | None]) -> tuple[Family, dict[str, str]]:
+    """The family that reads the further formulas given, and those formulas, each with its default where None.
+
+    With a formula of the dispersion it is the family with log phi as one more linear predictor.
+
+    Raises
+    ------
+    FormulaError
+        A formula is given for a part that the family does not have.
+    """
+    if formulas.get("dispersion") is not None and family.has_dispersion:
+        family = ModelledDispersion(family)
+    parts = {}
+    for name, text in formulas.items():
+        if name in family.formulas:
+            parts[name] = "~ 1" if text is None else text
+        elif text is not None:
+            raise FormulaError(f"{name}= is given, but family {family.name!r} {_MISSING_PART[name]}.")
+    return family, parts
+
+
 def __getattr__(name: str) -> type[Family]:
     """`families.Categorical` and the other classes, without importing each by hand."""
     if name in FAMILIES._plugins or name.lower() in FAMILIES:
@@ -35,4 +66,4 @@ def __getattr__(name: str) -> type[Family]:
     raise AttributeError(f"glmmnet.families has no {name!r}; families: {', '.join(FAMILIES)}")
 
 
-__all__ = ["FAMILIES", "Family", "Target", "resolve"]
+__all__ = ["FAMILIES", "Family", "Target", "resolve", "with_formulas"]

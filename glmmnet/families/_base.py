@@ -6,7 +6,8 @@ Shapes here: eta (n, C, S) for S draws at once; the encoded response y (n, m, 1)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ class Target:
         Class labels in the order of the mean's columns; empty unless categorical or two-level text.
     predictors : tuple of str
         Names of the C linear predictors; ``("",)`` when there is one.
+    loadings : mapping of str to tuple of float
+        What a unit of a column adds to each linear predictor, by the part of the model it belongs to (``""``: the
+        main formula). Empty: every column has a coefficient of its own for each predictor.
+    thresholds : tuple of str
+        Names of the intercepts, one of its own for each predictor, where they are increasing thresholds.
+    correlated : bool
+        The random effects of the classes are correlated.
     note : str
         What the user should know of the reading, e.g. which level is the success.
     """
@@ -38,6 +46,13 @@ class Target:
     labels: tuple[Any, ...] = ()
     predictors: tuple[str, ...] = ("",)
     note: str = ""
+    loadings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    thresholds: tuple[str, ...] = ()
+    correlated: bool = False
+
+    def loading(self, part: str) -> Tensor | None:
+        """What a column of one part adds to each linear predictor, (C,); None where each has its own coefficient."""
+        return torch.tensor(self.loadings[part], dtype=torch.float64) if self.loadings else None
 
 
 class Family(ABC):
@@ -68,6 +83,8 @@ class Family(ABC):
         The mean is a probability a class, (n, classes), instead of one number a row.
     single_precision : bool
         eta is of order 1 whatever the data, so that rows may be evaluated in single precision.
+    formulas : tuple of str
+        Further parts of the model that have a formula of their own: ``zi``, ``dispersion``.
     symmetric : bool
         Adding a constant to every linear predictor changes nothing; the fixed effects of the classes sum to zero.
     """
@@ -84,6 +101,7 @@ class Family(ABC):
     quadratic = False
     class_means = False
     single_precision = False
+    formulas: tuple[str, ...] = ()
     symmetric = False
 
     def __init__(self, link: str | None = None) -> None:
@@ -174,6 +192,14 @@ class Family(ABC):
     def tells_rows(self, y: Tensor) -> bool:
         """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""
         return False
+
+    def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Variance as :meth:`variance` gives it, for a family where it needs more than the mean: eta (n, C, 1)."""
+        return self.variance(mean, y, phi)
+
+    def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Deviance as :meth:`unit_deviance` gives it, for a family where it needs more than the mean: eta (n, C, 1)."""
+        return self.unit_deviance(mean, y, phi)
 
     def unbounded(self, y: Tensor) -> Tensor | None:
         """Rows A (n, K, C): log p never falls on the way from any eta along d exactly where A d >= 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class Categorical(Family):
         None: the paper's symmetric form, a linear predictor and a variance a class; the fixed effects of the
         classes sum to zero. A label: baseline-category logits, as mclogit and brms have them; the
         reference's linear predictor is 0.
+    class_cov : {"independent", "us"}
+        Random effects of different classes independent, or with an unstructured covariance of all columns and classes
+        of a term, named ``column[class]``; the latter needs a reference, the symmetric form does not identify it.
 
     Examples
     --------
@@ -40,8 +44,15 @@ class Categorical(Family):
     class_means = True
     canonical = True
 
-    def __init__(self, reference: Any = None) -> None:
-        self.reference = reference
+    def __init__(self, reference: Any = None, class_cov: str = "independent") -> None:
+        if class_cov not in ("independent", "us"):
+            raise ValueError(f"class_cov={class_cov!r}; write 'independent' or 'us'.")
+        if class_cov == "us" and reference is None:
+            raise ValueError(
+                "class_cov='us' needs a reference class, families.Categorical(reference=..., class_cov='us'): without "
+                "one the covariance of the classes is not identified."
+            )
+        self.reference, self.class_cov = reference, class_cov
         self.symmetric = reference is None
         self.link = SOFTMAX if reference is None else BASELINE_LOGIT
 
@@ -70,8 +81,9 @@ class Categorical(Family):
             labels = (self.reference, *(label for label in labels if label != self.reference))
         predictors = tuple(str(label) for label in (labels if self.reference is None else labels[1:]))
         note = "" if self.reference is None else f"reference: {self.reference!r}"
-        target = Target(torch.empty(0), labels=labels, predictors=predictors, note=note)
-        return Target(self.encode_new(response, target), labels=labels, predictors=predictors, note=note)
+        correlated = self.class_cov == "us"
+        target = Target(torch.empty(0), labels=labels, predictors=predictors, note=note, correlated=correlated)
+        return replace(target, y=self.encode_new(response, target))
 
     def encode_new(self, response: Response, target: Target) -> Tensor:
         known = {label: code for code, label in enumerate(target.labels)}
@@ -141,4 +153,5 @@ class Categorical(Family):
         return torch.xlogy(y[:, :, 0], mean).sum(dim=1)
 
     def __repr__(self) -> str:
-        return f"Categorical(reference={self.reference!r})"
+        correlated = ", class_cov='us'" if self.class_cov == "us" else ""
+        return f"Categorical(reference={self.reference!r}{correlated})"

@@ -1,6 +1,15 @@
 """The formula language: text -> FormulaSpec; no data."""
 
-from .parser import parse
-from .spec import FormulaSpec, NeuralSpec, OffsetSpec, RandomSpec, ResponseSpec
+from .parser import parse, with_part
+from .spec import FormulaSpec, NeuralSpec, OffsetSpec, PartSpec, RandomSpec, ResponseSpec
 
-__all__ = ["FormulaSpec", "NeuralSpec", "OffsetSpec", "RandomSpec", "ResponseSpec", "parse"]
+__all__ = [
+    "FormulaSpec",
+    "NeuralSpec",
+    "OffsetSpec",
+    "PartSpec",
+    "RandomSpec",
+    "ResponseSpec",
+    "parse",
+    "with_part",
+]

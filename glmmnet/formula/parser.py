@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from formulaic.errors import FormulaicError
@@ -19,7 +19,7 @@ from .carets import error_at, translate
 from .expression import name_uses, parse_expression, print_expression, quote
 from .neural import block_label, read_block
 from .response import read_response, response_names, split_sides
-from .spec import FormulaSpec, NeuralSpec, OffsetSpec, RandomSpec
+from .spec import FormulaSpec, NeuralSpec, OffsetSpec, PartSpec, RandomSpec
 from .terms import SpecialTerm, SpecialToken, plain_products
 from .tokens import head, is_context, is_operator, lex, written
 
@@ -66,6 +66,35 @@ def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
             raise error_at(factor.token, f"The response `{factor}` stands right of `~` too; drop it there.")
     expanded = tuple(columns) if columns is not None and algebra.dotted else None
     return FormulaSpec(text=text, response=response, columns=expanded, **algebra.parts(terms))
+
+
+def with_part(spec: FormulaSpec, name: str, text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
+    """`spec` with the one-sided formula of a further part of the model.
+
+    Parameters
+    ----------
+    spec : FormulaSpec
+    name : str
+        What the part is called: ``zi``.
+    text : str
+        ``~ fixed + (effects | group)``.
+    columns : sequence of str, optional
+        As for :func:`parse`.
+
+    Raises
+    ------
+    FormulaError
+        The text is malformed, or holds a response, nn() or offset().
+    """
+    if not isinstance(text, str) or not text.lstrip().startswith("~"):
+        raise FormulaError(f"{name}={text!r} must be a formula without a response, e.g. {name}='~ x + (1 | g)'.")
+    own = parse(f"{spec.response.label} {text.lstrip()}", columns)
+    special: list[NeuralSpec | OffsetSpec] = [*own.neural, *own.offsets]
+    for one in special:
+        raise error_at(one.token, f"`{one.label}` is not allowed in {name}=; only in the main formula.")
+    random = tuple(replace(term, part=name) for term in own.random)
+    parts = (*spec.parts, PartSpec(name, text, own.fixed))
+    return replace(spec, random=spec.random + random, parts=parts, columns=spec.columns or own.columns)
 
 
 @dataclass

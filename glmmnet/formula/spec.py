@@ -49,6 +49,8 @@ class RandomSpec:
     known : str
         Name of the matrix A of ``gr(g, cov=A)``; empty without.
     token : Token
+    part : str
+        Formula that the term stands in: ``""`` the main one, else that of a further part.
     """
 
     label: str
@@ -57,6 +59,7 @@ class RandomSpec:
     structure: str
     known: str
     token: Token = field(repr=False, compare=False)
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,24 @@ class OffsetSpec:
 
 
 @dataclass(frozen=True)
+class PartSpec:
+    """The one-sided formula of a further part of the model; its random terms stand among those of the whole.
+
+    Attributes
+    ----------
+    name : str
+        ``zi``, ``dispersion``.
+    text : str
+        As the user wrote it.
+    fixed : tuple of Term
+    """
+
+    name: str
+    text: str
+    fixed: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
 class FormulaSpec:
     """A parsed formula.
 
@@ -108,6 +129,8 @@ class FormulaSpec:
     offsets : tuple of OffsetSpec
     columns : tuple of str or None
         The columns that ``.`` was expanded from; None where the formula has no ``.``.
+    parts : tuple of PartSpec
+        Formulas of further parts of the model.
     """
 
     text: str
@@ -117,3 +140,4 @@ class FormulaSpec:
     random: tuple[RandomSpec, ...] = ()
     offsets: tuple[OffsetSpec, ...] = ()
     columns: tuple[str, ...] | None = None
+    parts: tuple[PartSpec, ...] = ()

@@ -19,6 +19,7 @@ from torch import Tensor
 from glmmnet import families
 from glmmnet.errors import DesignError
 from glmmnet.families import FAMILIES, Family, Target, resolve
+from glmmnet.families._zeros import ZeroFamily
 from glmmnet.links import PositiveLink
 from glmmnet.typing import Dispersion, Response
 
@@ -47,6 +48,9 @@ def _responses() -> dict[str, Response]:
         "boolean": Response("y", "boolean", two.astype(bool)),
         "two texts": Response("y", "categorical", two.astype(np.int64), ("no", "yes")),
         "three texts": Response("y", "categorical", np.resize([2, 0, 1, 2], N).astype(np.int64), ("a", "b", "c")),
+        "ordered texts": Response(
+            "y", "categorical", np.resize([2, 0, 1, 2], N).astype(np.int64), ("low", "mid", "high"), ordered=True
+        ),
         "counts": Response("p(k, n)", "counts", np.column_stack([rng.binomial(trials, 0.4), trials]).astype(float)),
     }
 
@@ -58,7 +62,7 @@ READS = {
     "gaussian": {"real", "zero-one", "whole", "boolean", "positive", "fraction"},
     "bernoulli": {"zero-one", "boolean", "two texts"},
     "binomial": {"zero-one", "boolean", "two texts", "counts"},
-    "categorical": {"zero-one", "whole", "boolean", "two texts", "three texts"},
+    "categorical": {"zero-one", "whole", "boolean", "two texts", "three texts", "ordered texts"},
     "poisson": {"zero-one", "whole"},
     "negativebinomial": {"zero-one", "whole"},
     "negativebinomial1": {"zero-one", "whole"},
@@ -69,6 +73,11 @@ READS = {
     "beta": {"fraction"},
     "betabinomial": {"counts"},
     "studentt": {"real", "zero-one", "whole", "boolean", "positive", "fraction"},
+    "cumulative": {"zero-one", "whole", "boolean", "ordered texts"},
+    "zeroinflatedpoisson": {"zero-one", "whole"},
+    "zeroinflatednegativebinomial": {"zero-one", "whole"},
+    "hurdlepoisson": {"whole"},
+    "hurdlenegativebinomial": {"whole"},
 }
 
 
@@ -167,6 +176,28 @@ def _tweedie(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.n
     return np.where(y[..., 0] > 0, scipy.special.logsumexp(parts, axis=-1), -rate[..., 0])
 
 
+def _cumulative(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    """Differences of the distribution function, of whichever tail is the smaller."""
+    tail, code, rows = TAILS[family.link.name], y[:, :, 0].argmax(axis=1), np.arange(len(y))
+    ends = np.pad(eta, ((0, 0), (1, 1), (0, 0)), constant_values=((0, 0), (-np.inf, np.inf), (0, 0)))
+    lower, upper = ends[rows, code], ends[rows, code + 1]
+    left = tail.logcdf(lower) < tail.logsf(lower)
+    larger = np.where(left, tail.logcdf(upper), tail.logsf(lower))
+    return larger + np.log(-np.expm1(np.where(left, tail.logcdf(lower), tail.logsf(upper)) - larger))
+
+
+def _zero_inflated(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    log_zero, log_count = (scipy.stats.logistic.logcdf(sign * eta[:, 1]) for sign in (1, -1))
+    counts = log_count + DENSITIES[family.counts.name](family.counts, eta[:, :1], y, phi)
+    return np.where(y[:, 0] == 0, np.logaddexp(log_zero, counts), counts)
+
+
+def _hurdle(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
+    log_zero, log_count = (scipy.stats.logistic.logcdf(sign * eta[:, 1]) for sign in (1, -1))
+    own, none = (DENSITIES[family.counts.name](family.counts, eta[:, :1], of, phi) for of in (y, np.zeros_like(y)))
+    return np.where(y[:, 0] == 0, log_zero, log_count + own - np.log(-np.expm1(none)))
+
+
 DENSITIES: dict[str, Callable[[Family, np.ndarray, np.ndarray, float], np.ndarray]] = {
     "gaussian": _gaussian,
     "bernoulli": _bernoulli,
@@ -182,6 +213,11 @@ DENSITIES: dict[str, Callable[[Family, np.ndarray, np.ndarray, float], np.ndarra
     "beta": _beta,
     "betabinomial": _betabinomial,
     "studentt": _studentt,
+    "cumulative": _cumulative,
+    "zeroinflatedpoisson": _zero_inflated,
+    "zeroinflatednegativebinomial": _zero_inflated,
+    "hurdlepoisson": _hurdle,
+    "hurdlenegativebinomial": _hurdle,
 }
 
 # Shapes of a beta distribution are held above e^-280, which these etas reach.
@@ -190,7 +226,7 @@ SHAPES_REACH = {"beta": {"probit": (-20.0, 20.0), "cloglog": (-36.0, 5.0)}}
 SPREADS = {"beta": 0.3}
 # A baseline class changes everything that a family answers: it goes through every test too, as does every link.
 VARIANTS: dict[str, Callable[[str], list[Family]]] = {
-    "categorical": lambda kind: [families.Categorical(reference={"two texts": "yes", "three texts": "b"}.get(kind, 1))]
+    "categorical": lambda kind: [families.Categorical(reference={"two texts": "yes", "three texts": "b", "ordered texts": "mid"}.get(kind, 1))]
 }
 
 
@@ -217,8 +253,19 @@ every_family = pytest.mark.parametrize("name", list(FAMILIES))
 
 def some_eta(family: Family, target: Target, draws: int = 3, spread: float = 1.5) -> Tensor:
     eta = spread * torch.randn(len(target.y), len(target.predictors), draws, dtype=torch.float64)
+    # Thresholds increase.
+    eta = eta.sort(dim=1).values if target.thresholds else eta
     needs_positive = isinstance(family.link, PositiveLink) and not family.link.unit_free
     return eta.abs() + 0.3 if needs_positive else eta
+
+
+def starts(target: Target) -> list[Tensor]:
+    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out where in parts."""
+    c = len(target.predictors)
+    if target.thresholds:
+        return [torch.arange(c, dtype=torch.float64)[:, None]]
+    far = [-12.0, 0.0, 12.0] if target.loadings else [0.0]
+    return [torch.tensor(point, dtype=torch.float64)[:, None] for point in itertools.product(far, repeat=c)]
 
 
 def phi_of(family: Family) -> float:
@@ -386,7 +433,7 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
             family.weight(eta, y, phi),
             family.curvature(eta, y, phi),
             *family.dispersion_derivatives(eta, y, phi),
-            family.variance(family.mean(eta, phi)[:, 0, 0], y, phi),
+            family.variance_at(family.mean(eta, phi)[:, 0, 0], eta[:, :, :1], y, phi),
         ]
 
     together = answers(eta, target.y, phi)
@@ -396,7 +443,10 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
             torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-12, atol=1e-12)
     torch.manual_seed(SEED)
     spread = family.simulate(eta[:1, :, :1].expand(N, -1, 20_000), target.y[:1].expand(N, -1, -1), phi).std(dim=1)
-    expected = [family.variance(family.mean(eta, float(p))[:1, 0, 0], target.y[:1], float(p)) for p in phi]
+    first = eta[:1, :, :1]
+    expected = [
+        family.variance_at(family.mean(first, float(p))[:, 0, 0], first, target.y[:1], float(p)) for p in phi
+    ]
     trials = target.y[0, 1, 0] if target.y.shape[1] == 2 else 1.0
     torch.testing.assert_close(spread, trials * torch.cat(expected).sqrt(), rtol=0.1, atol=1e-3)
 
@@ -404,9 +454,10 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
 @every_case
 def test_precision_weights_are_for_variances_proportional_to_phi(family: Family, response: Response) -> None:
     target, phi = family.encode(response), phi_of(family)
-    mean = family.mean(some_eta(family, target), phi)[..., 0]
+    eta = some_eta(family, target, draws=1)
+    mean = family.mean(eta, phi)[..., 0]
     mean = mean if family.class_means else mean[:, 0]
-    one, two = (family.variance(mean, target.y, p) for p in (phi, 2 * phi))
+    one, two = (family.variance_at(mean, eta, target.y, p) for p in (phi, 2 * phi))
     finite = torch.isfinite(one) & (one > 0)
     assert family.proportional == torch.allclose(two[finite], 2 * one[finite])
 
@@ -449,7 +500,7 @@ def test_simulated_mean_and_variance(family: Family, response: Response) -> None
     assert bool(((values.mean(dim=1) - mean).abs() < 5 * error + 1e-12).all())
     centred = (values - mean[:, None]).square()
     error = centred.std(dim=1) / math.sqrt(draws)
-    variance = family.variance(mean, target.y, phi)
+    variance = family.variance_at(mean, eta, target.y, phi)
     assert bool(((centred.mean(dim=1) - variance).abs() < 5 * error + 1e-4).all())
 
 
@@ -459,8 +510,13 @@ def test_unbounded_rows_are_where_the_likelihood_never_falls(family: Family, res
     rows = family.unbounded(target.y)
     generator = torch.Generator().manual_seed(20261122)
     direction = torch.randn(len(target.y), len(target.predictors), 50, generator=generator, dtype=torch.float64)
-    path = [family.log_prob(t * direction, target.y, phi_of(family)) for t in (0.0, *np.geomspace(1e-2, 1e6, 60))]
-    falls = torch.stack([after < before - 1e-9 for before, after in itertools.pairwise(path)]).any(dim=0)
+    falls = torch.zeros(len(target.y), 50, dtype=torch.bool)
+    for start in starts(target):
+        path = [
+            family.log_prob(start + t * direction, target.y, phi_of(family))
+            for t in (0.0, *np.geomspace(1e-2, 1e6, 60))
+        ]
+        falls |= torch.stack([after < before - 1e-9 for before, after in itertools.pairwise(path)]).any(dim=0)
     if rows is None:
         assert falls.any(dim=0).all()
         return
@@ -527,13 +583,14 @@ def test_dispersion_maximises_the_expected_log_density(family: Family, response:
 @every_case
 def test_unit_deviance_is_twice_the_log_likelihood_lost(family: Family, response: Response) -> None:
     target = family.encode(response)
-    saturated = family.saturated(target.y, 1.0)
-    assert saturated.shape == family.observed(target.y).shape
-    at_best = family.unit_deviance(saturated, target.y, 1.0)
-    torch.testing.assert_close(at_best, torch.zeros(N, dtype=torch.float64), rtol=0, atol=1e-12)
+    if not isinstance(family, ZeroFamily):
+        saturated = family.saturated(target.y, 1.0)
+        assert saturated.shape == family.observed(target.y).shape
+        at_best = family.unit_deviance(saturated, target.y, 1.0)
+        torch.testing.assert_close(at_best, torch.zeros(N, dtype=torch.float64), rtol=0, atol=1e-12)
     eta = some_eta(family, target, draws=2)
     means = family.mean(eta, 1.0) if family.class_means else family.mean(eta, 1.0)[:, 0]
-    first, second = (family.unit_deviance(means[..., s], target.y, 1.0) for s in (0, 1))
+    first, second = (family.deviance_at(means[..., s], eta[..., s : s + 1], target.y, 1.0) for s in (0, 1))
     assert bool((first >= 0).all())
     log_p = family.log_prob(eta, target.y, 1.0)
     torch.testing.assert_close(first - second, 2 * (log_p[:, 1] - log_p[:, 0]), rtol=1e-9, atol=1e-9)

@@ -28,6 +28,7 @@ PENDING = {
 SLOW = {
     "TMBown_ricefarms_varieties_corr_ML",
     "TMBown_ricefarms_varieties_indep_ML",
+    "glmer_grouseticks_nAGQ1",
     "glmer_toenail_nAGQ1",
     "glmer_verbagg_nAGQ1",
     "lmer_insteval_sd_REML",

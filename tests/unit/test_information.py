@@ -107,7 +107,7 @@ def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formul
     hessian = [[f(best + s + t) - f(best + s - t) - f(best - s + t) + f(best - s - t) for s in steps] for t in steps]
     fitted = replace(fitted, params=at(best), working=at(best))
     nodes = derivative_nodes(joint, size + len(active))
-    found = second_order(joint, fitted.working, None, joint.X, active, nodes).information
+    found = second_order(joint, fitted.working, None, joint.columns, active, nodes).information
     np.testing.assert_allclose(found, np.array(hessian) / 4e-4, rtol=0.01, atol=0.02)
     variance = np.linalg.pinv(found.numpy(), hermitian=True)
     np.testing.assert_allclose(variance_errors(fitted).se, np.sqrt(np.diag(variance))[size:], rtol=1e-6)

@@ -1,0 +1,150 @@
+"""What zero-inflated and hurdle families share: a count part on eta_0 and the logit of a zero on eta_1."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glmmnet.families._base import Family, Target
+from glmmnet.families._mean import SingleFamily
+from glmmnet.links import LOG
+from glmmnet.typing import Dispersion, Response
+
+#: Newton steps to the intercept-only estimate, longest of them, and the smallest logit of a zero it may have.
+_STEPS, _LONGEST, _SMALLEST_LOGIT = 60, 2.0, -12.0
+#: Share of its largest diagonal entry that the information about the two intercepts has at least.
+_RIDGE = 1e-6
+
+
+class ZeroFamily(SingleFamily):
+    """A count family with a zero part: two linear predictors, eta_0 of the counts and the logit eta_1 of a zero.
+
+    Attributes
+    ----------
+    counts : Family
+        Distribution of the count part.
+    """
+
+    formulas = ("zi",)
+    counts: Family
+
+    links = (LOG,)
+
+    def __init__(self, link: str | None, counts: Family) -> None:
+        super().__init__(link)
+        self.counts = counts
+        self.has_dispersion, self.dispersion_name = counts.has_dispersion, counts.dispersion_name
+
+    def encode(self, response: Response) -> Target:
+        try:
+            y = self.counts.encode(response).y
+        except Exception as error:
+            # The count family's reason, under this family's name.
+            raise type(error)(str(error).replace(repr(self.counts.name), repr(self.name))) from None
+        if not bool((y == 0).any()):
+            raise self.disagree(response, "has no zeros", f"use family={self.counts.name!r}")
+        return Target(y, predictors=("count", "zi"), loadings={"": (1.0, 0.0), "zi": (0.0, 1.0)})
+
+    def at_zero(self, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        """Log probability of 0 under the count part and its derivative with respect to eta_0, (n, S)."""
+        zero = torch.zeros_like(eta[:, :1, :1])
+        log_p = self.counts.log_prob(eta[:, :1], zero, phi)
+        return log_p, self.counts.log_prob_and_score(eta[:, :1], zero, phi)[1][:, 0]
+
+    def unbounded(self, y: Tensor) -> Tensor:
+        # Zeros grow ever more probable with eta_1, counts as it falls.
+        of_zero = 2 * (y[:, :, 0] == 0).to(y.dtype) - 1
+        nothing = torch.zeros_like(of_zero)
+        rising, falling = (where[:, :, 0].to(y.dtype) for where in self.bounds(y))
+        rows = [(nothing, of_zero), (rising, nothing), (-falling, nothing)]
+        return torch.cat([torch.stack(row, dim=2) for row in rows], dim=1)
+
+    @abstractmethod
+    def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows whose likelihood falls as eta_0 falls without end, and those where it may fall as eta_0 rises."""
+
+    def rough_dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
+        positive = weights * (y[:, 0, 0] > 0)
+        assert isinstance(self.counts, SingleFamily)
+        return self.counts.rough_dispersion(eta[:, :1], y, positive)
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        observed = y[:, 0, 0]
+        positive = weights * (observed > 0)
+        mean = (positive * observed).sum() / positive.sum()
+        zeros = (weights * (observed == 0)).sum() / weights.sum()
+        eta = torch.stack([self.counts.link.link(mean), torch.logit(zeros.clamp(0.01, 0.99))])
+        phi = 1.0
+        for _ in range(_STEPS):
+            everywhere = eta[None, :, None].expand(len(y), 2, 1)
+            if self.has_dispersion:
+                phi = self.dispersion(everywhere, y, weights)
+            _, score = self.log_prob_and_score(everywhere, y, phi)
+            information = torch.einsum("n,ncd->cd", weights, self.weight(everywhere, y, phi)[..., 0])
+            ridge = _RIDGE * torch.diagonal(information).max() * torch.eye(2, dtype=y.dtype)
+            step = torch.linalg.solve(information + ridge, weights @ score[..., 0])
+            step = step.clamp(-_LONGEST, _LONGEST)
+            eta = eta + step
+            eta[1].clamp_(min=_SMALLEST_LOGIT)
+            if float(step.abs().max()) < 1e-10:
+                break
+        return eta, phi
+
+    def mean(self, eta: Tensor, phi: Dispersion) -> Tensor:
+        return torch.sigmoid(-eta[:, 1:]) * self.moments(eta, phi)[0]
+
+    def moments(self, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        """Mean and second moment of the counts that are no zeros of the zero part, (n, 1, S)."""
+        mean = self.counts.mean(eta[:, :1], phi)
+        variance = torch.stack([self.counts.variance(one, one, _of_draw(phi, s)) for s, one in _draws(mean)], dim=-1)
+        return mean, variance + mean.square()
+
+    def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        own = self.moments(eta, phi)
+        total: Tensor = (torch.sigmoid(-eta[:, 1:]) * own[1])[:, 0, 0] - mean.square()
+        return total
+
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        raise NotImplementedError("the variance depends on the probability of a zero too: variance_at")
+
+    def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Twice the log likelihood below that of the most probable model, whose rows are certain."""
+        return -2.0 * self.log_prob(eta, y, phi)[:, 0]
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        raise NotImplementedError("the density is no function of the mean alone: deviance_at")
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        zero = torch.bernoulli(torch.sigmoid(eta[:, 1]))
+        return (1 - zero) * self.simulate_counts(eta[:, :1], y, phi)
+
+    def simulate_counts(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Counts of the count part, (n, S)."""
+        return self.counts.simulate(eta, y, phi)
+
+
+def _draws(values: Tensor) -> list[tuple[int, Tensor]]:
+    return [(s, values[:, :, s]) for s in range(values.shape[2])]
+
+
+def _of_draw(phi: Dispersion, s: int) -> Dispersion:
+    if isinstance(phi, Tensor) and phi.dim() == 2:
+        return phi[:, s : s + 1] if phi.shape[1] > 1 else phi
+    return phi
+
+
+def zero_part(eta: Tensor) -> tuple[Tensor, Tensor]:
+    """Log probability of a zero of the zero part, and of none, (n, S)."""
+    return torch.nn.functional.logsigmoid(eta[:, 1]), torch.nn.functional.logsigmoid(-eta[:, 1])
+
+
+Derivatives = tuple[Tensor, Tensor, Tensor]
+
+
+def dispersion_of(counts: Family, eta: Tensor, y: Any, phi: Dispersion) -> Derivatives:
+    """The count family's derivatives in log phi with those in eta_0 as (n, S)."""
+    score, information, cross = counts.dispersion_derivatives(eta[:, :1], y, phi)
+    return score, information, cross[:, 0]

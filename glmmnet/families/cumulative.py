@@ -1,0 +1,203 @@
+"""Cumulative family for ordered classes: a threshold a class boundary, one coefficient for every column."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._base import Family, Target
+from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
+from glmmnet.typing import Dispersion, Response
+
+
+@FAMILIES.register("cumulative")
+class Cumulative(Family):
+    """Ordered classes: link(P(y <= k)) = threshold_k - eta, eta = x'beta + z'b the same for all k, as in `ordinal`.
+
+    Reads ordered categories, whole numbers and booleans; text and unordered categories with their order given. The
+    increasing thresholds, named ``a|b`` after the classes that they part, take the place of the intercept. The K - 1
+    linear predictors are threshold_k - eta; offsets and nn() belong to eta.
+
+    Parameters
+    ----------
+    link : {"logit", "probit", "cloglog"}, optional
+    order : sequence of class labels, optional
+        The classes from the lowest to the highest.
+
+    Examples
+    --------
+    >>> from glmmnet.families import Cumulative
+    >>> Cumulative(link="probit")
+    Cumulative(link='probit')
+
+    References
+    ----------
+    McCullagh (1980), Regression models for ordinal data, J. R. Stat. Soc. B 42(2), 109-142.
+    """
+
+    name = "cumulative"
+    links = (LOGIT, PROBIT, CLOGLOG)
+    link: ProbabilityLink
+    class_means = True
+    single_precision = True
+
+    def __init__(self, link: str | None = None, order: Sequence[Any] | None = None) -> None:
+        super().__init__(link)
+        self.order = None if order is None else tuple(order)
+
+    def encode(self, response: Response) -> Target:
+        labels = self._labels(response)
+        if len(labels) < 2:
+            raise self.disagree(response, f"has one class, {list(labels)}", "two or more are needed")
+        thresholds = tuple(f"{low}|{high}" for low, high in itertools.pairwise(labels))
+        target = Target(
+            torch.empty(0),
+            labels=labels,
+            predictors=thresholds,
+            note=f"classes {' < '.join(map(str, labels))}",
+            loadings={"": (-1.0,) * len(thresholds)},
+            thresholds=thresholds,
+        )
+        return replace(target, y=self.encode_new(response, target))
+
+    def _labels(self, response: Response) -> tuple[Any, ...]:
+        """The classes that occur, from the lowest to the highest."""
+        if response.kind == "counts":
+            raise self.disagree(response, "gives successes and trials", "use family='binomial'")
+        if response.kind == "categorical":
+            found = tuple(response.levels[code] for code in np.unique(response.values))
+            if self.order is None and not response.ordered:
+                raise self.disagree(
+                    response,
+                    f"has classes without an order, {list(found[:5])}",
+                    "make it an ordered pandas Categorical, give families.Cumulative(order=[...]), or use "
+                    "family='categorical'",
+                )
+        else:
+            values = np.unique(response.values)
+            if response.kind == "numeric" and not np.all(values == np.round(values)):
+                wrong = values[values != np.round(values)][0]
+                raise self.disagree(
+                    response, f"has values that are no class, e.g. {wrong:g}", "use family='gaussian' or whole numbers"
+                )
+            found = tuple(bool(v) if response.kind == "boolean" else int(v) for v in values)
+        if self.order is None:
+            return found
+        if unknown := [label for label in found if label not in self.order]:
+            raise self.disagree(response, f"has classes outside of order=, {unknown[:5]}", "name every class in order=")
+        return tuple(label for label in self.order if label in found)
+
+    def encode_new(self, response: Response, target: Target) -> Tensor:
+        known = {label: code for code, label in enumerate(target.labels)}
+        found = response.levels if response.kind == "categorical" else tuple(np.unique(response.values))
+        codes = response.values if response.kind == "categorical" else np.searchsorted(found, response.values)
+        codes = np.asarray(codes, dtype=np.int64)
+        if unknown := [found[code] for code in np.unique(codes) if found[code] not in known]:
+            raise self.disagree(response, f"has classes unseen in training, {unknown[:5]}", "leave those rows out")
+        translate = torch.tensor([known.get(level, 0) for level in found])
+        y = torch.nn.functional.one_hot(translate[torch.as_tensor(codes)], len(target.labels)).to(torch.float64)
+        return y[:, :, None]
+
+    def _between(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Log of F(upper) - F(lower), exact in both tails; thresholds that meet leave next to nothing."""
+        gap = (upper - lower).clamp_min(torch.finfo(upper.dtype).tiny)
+        if self.link is LOGIT:
+            inside = torch.log(-torch.expm1(-gap))
+            return torch.nn.functional.logsigmoid(upper) + torch.nn.functional.logsigmoid(-lower) + inside
+        below_low, above_low = self.link.logs(lower)
+        below_high, above_high = self.link.logs(upper)
+        left = below_low < above_low
+        larger = torch.where(left, below_high, above_low)
+        smaller = torch.where(left, below_low, above_high)
+        ratio = (larger - smaller).clamp_min(torch.finfo(upper.dtype).tiny)
+        return larger + torch.log(-torch.expm1(-ratio))
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        lower, upper, lowest, highest, _, _ = _around(eta, y)
+        below, _ = self.link.logs(upper)
+        _, above = self.link.logs(lower)
+        return torch.where(lowest, below, torch.where(highest, above, self._between(lower, upper)))
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        lower, upper, lowest, highest, at_lower, at_upper = _around(eta, y)
+        if self.link is LOGIT:
+            gap = (upper - lower).clamp_min(torch.finfo(eta.dtype).tiny)
+            between = torch.where(lowest | highest, 0.0, 1.0 / torch.expm1(gap))
+            log_p = torch.where(highest, 0.0, torch.nn.functional.logsigmoid(upper))
+            log_p = log_p + torch.where(lowest, 0.0, torch.nn.functional.logsigmoid(-lower))
+            log_p = log_p + torch.where(lowest | highest, 0.0, torch.log(-torch.expm1(-gap)))
+            of_upper, of_lower = torch.sigmoid(-upper) + between, -torch.sigmoid(lower) - between
+        else:
+            log_p = self.log_prob(eta, y, phi)
+            of_upper = torch.exp(self._log_density(upper) - log_p)
+            of_lower = -torch.exp(self._log_density(lower) - log_p)
+        score = torch.zeros_like(eta)
+        score.scatter_add_(1, at_upper, torch.where(highest, 0.0, of_upper)[:, None])
+        score.scatter_add_(1, at_lower, torch.where(lowest, 0.0, of_lower)[:, None])
+        return log_p, score
+
+    def _log_density(self, eta: Tensor) -> Tensor:
+        """Log of the derivative of the inverse link."""
+        return self.link.logs(eta)[0] + torch.log(self.link.slopes(eta)[0])
+
+    def _log_probabilities(self, eta: Tensor) -> Tensor:
+        """Of every class, (n, K, S)."""
+        below, _ = self.link.logs(eta[:, :1])
+        _, above = self.link.logs(eta[:, -1:])
+        return torch.cat([below, self._between(eta[:, :-1], eta[:, 1:]), above], dim=1)
+
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        log_p, log_density = self._log_probabilities(eta), self._log_density(eta)
+        own = torch.exp(2 * log_density - log_p[:, :-1]) + torch.exp(2 * log_density - log_p[:, 1:])
+        beside = -torch.exp(log_density[:, :-1] + log_density[:, 1:] - log_p[:, 1:-1])
+        weight = torch.diag_embed(own.movedim(1, -1))
+        weight += torch.diag_embed(beside.movedim(1, -1), 1) + torch.diag_embed(beside.movedim(1, -1), -1)
+        return weight.movedim(1, -1)
+
+    def unbounded(self, y: Tensor) -> Tensor:
+        # The threshold above the class must not fall, the one below not rise.
+        own = y[:, :, 0]
+        return torch.stack([own[:, :-1], -own[:, 1:]], dim=1)
+
+    def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+        share = (weights[:, None] * y[:, :, 0]).sum(dim=0) / weights.sum()
+        return self.link.link(share.cumsum(dim=0)[:-1]), 1.0
+
+    def mean(self, eta: Tensor, phi: Dispersion) -> Tensor:
+        return torch.exp(self._log_probabilities(eta))
+
+    def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        below = self.link.inverse(eta)
+        return (torch.rand_like(below[:, :1]) > below).sum(dim=1).to(eta.dtype)
+
+    def as_simulated(self, y: Tensor) -> Tensor:
+        return y[:, :, 0].argmax(dim=1)
+
+    def observed(self, y: Tensor) -> Tensor:
+        return y[:, :, 0]
+
+    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return mean * (1 - mean)
+
+    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.xlogy(y[:, :, 0], mean).sum(dim=1)
+
+
+def _around(eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The predictors below and above each row's class, (n, S); whether it is the lowest, the highest, (n, 1).
+
+    Then the places of both predictors, (n, 1, S); at the ends of the scale both are the one that there is.
+    """
+    code = y[:, :, 0].argmax(dim=1)[:, None]
+    most = eta.shape[1]
+    at_lower = (code - 1).clamp_min(0)[:, :, None].expand(-1, 1, eta.shape[2])
+    at_upper = code.clamp_max(most - 1)[:, :, None].expand(-1, 1, eta.shape[2])
+    lower, upper = eta.gather(1, at_lower)[:, 0], eta.gather(1, at_upper)[:, 0]
+    return lower, upper, code == 0, code == most, at_lower, at_upper

@@ -1,0 +1,107 @@
+"""Zero-inflated counts: zeros that the count part does not explain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glmmnet.families import FAMILIES
+from glmmnet.families._zeros import ZeroFamily, dispersion_of, zero_part
+from glmmnet.families.negativebinomial import NegativeBinomial
+from glmmnet.families.poisson import Poisson
+from glmmnet.typing import Dispersion
+
+
+class ZeroInflated(ZeroFamily):
+    """0 with probability pi, else a count f: P(y) = pi [y = 0] + (1 - pi) f(y), logit pi = eta_1."""
+
+    def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        log_zero, log_count = zero_part(eta)
+        counts = log_count + self.counts.log_prob(eta[:, :1], y, phi)
+        return torch.where(y[:, 0] == 0, torch.logaddexp(log_zero, counts), counts)
+
+    def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y > 0, torch.ones_like(y)
+
+    def _share_of_counts(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Probability that the row is a count given its response, (n, S)."""
+        log_zero, log_count = zero_part(eta)
+        odds = log_count + self.at_zero(eta, phi)[0] - log_zero
+        return torch.where(y[:, 0] == 0, torch.sigmoid(odds), 1.0)
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        share = self._share_of_counts(eta, y, phi)
+        own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0]
+        of_zero = (1 - share) - torch.sigmoid(eta[:, 1])
+        return self.log_prob(eta, y, phi), torch.stack([share * own, of_zero], dim=1)
+
+    def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        log_zero, log_count = zero_part(eta)
+        log_none, slope = self.at_zero(eta, phi)
+        share = torch.sigmoid(log_count + log_none - log_zero)
+        zero, count, none = torch.exp(log_zero), torch.exp(log_count), torch.exp(log_none)
+        complete = self.counts.weight(eta[:, :1], y, phi)[:, 0, 0]
+        own = (count * complete - count * none * slope.square() * (1 - share)).clamp_min(0.0)
+        # P(y > 0) over P(y = 0), times pi^2.
+        about_zero = zero * (1 - share) * count * -torch.expm1(log_none)
+        cross = zero * slope * share
+        return _symmetric(own, cross, about_zero)
+
+    def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
+        share = self._share_of_counts(eta, y, phi)
+        score, information, cross = dispersion_of(self.counts, eta, y, phi)
+        own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0]
+        unsure = share * (1 - share)
+        crosses = [share * cross - unsure * own * score, unsure * score]
+        return share * score, share * information - unsure * score.square(), torch.stack(crosses, dim=1)
+
+
+def _symmetric(own: Tensor, cross: Tensor, other: Tensor) -> Tensor:
+    """Matrices [[own, cross], [cross, other]] of each row and draw, (n, 2, 2, S)."""
+    return torch.stack([torch.stack([own, cross], dim=1), torch.stack([cross, other], dim=1)], dim=1)
+
+
+@FAMILIES.register("zeroinflatedpoisson")
+class ZeroInflatedPoisson(ZeroInflated):
+    """Poisson counts (log link) with excess zeros: y is 0 with probability pi, else Poisson.
+
+    ``zi=`` is the formula of logit pi; its coefficients are named ``zi:...``. ``ziformula`` in glmmTMB.
+
+    Parameters
+    ----------
+    link : {"log"}, optional
+        Of the count part.
+
+    Examples
+    --------
+    >>> from glmmnet.families import ZeroInflatedPoisson
+    >>> ZeroInflatedPoisson()
+    ZeroInflatedPoisson(link='log')
+
+    References
+    ----------
+    Lambert (1992), Zero-inflated Poisson regression, Technometrics 34(1), 1-14.
+    """
+
+    name = "zeroinflatedpoisson"
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link, Poisson())
+
+
+@FAMILIES.register("zeroinflatednegativebinomial")
+class ZeroInflatedNegativeBinomial(ZeroInflated):
+    """Negative binomial counts (variance mu + mu^2 / theta) with excess zeros; phi is theta.
+
+    ``zi=`` is the formula of the logit of an excess zero's probability; its coefficients are named ``zi:...``.
+
+    Parameters
+    ----------
+    link : {"log"}, optional
+        Of the count part.
+    """
+
+    name = "zeroinflatednegativebinomial"
+
+    def __init__(self, link: str | None = None) -> None:
+        super().__init__(link, NegativeBinomial())
