@@ -288,6 +288,8 @@ def _joint_information(fitted: Fitted, columns: FixedColumns) -> Tensor | None:
     if scores > _MOST_PARAMETERS or nodes is None:
         return None
     information = second_order(joint, fitted.working, fitted.f, columns, active, nodes).information
+    if not bool(torch.isfinite(information).all()):
+        return None
     scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
     smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
     return None if bool((smallest < -_INDEFINITE).any()) else information

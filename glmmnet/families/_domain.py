@@ -10,8 +10,8 @@ from glmmnet.typing import Response
 
 #: Numbers beyond these, or their products, leave the range of floating point on the way.
 _SMALLEST, _LARGEST = 1e-100, 1e100
-#: Whole numbers beyond this are not told apart.
-_LARGEST_COUNT = 2.0**53
+#: The log-likelihood of a count beyond this keeps no digit behind the point.
+_LARGEST_COUNT = 1e12
 
 
 def read_numbers(family: Family, response: Response, *, booleans: bool = False) -> Tensor:
@@ -33,7 +33,12 @@ def read_real(family: Family, response: Response) -> Tensor:
     """Any numbers that are not all the same."""
     y = read_numbers(family, response, booleans=True)
     _refuse(family, response, y, y.abs() > _LARGEST, "too large to compute with", "divide it by a constant")
-    return _varying(family, response, y)
+    y = _varying(family, response, y)
+    spread = float(y.max() - y.min())
+    if spread < _SMALLEST:
+        found = f"varies by {spread:g} only, too little to compute with"
+        raise family.disagree(response, found, "multiply it by a constant")
+    return y
 
 
 def read_positive(family: Family, response: Response, *, zeros: bool = False) -> Tensor:
@@ -68,6 +73,14 @@ def read_counts(family: Family, response: Response) -> Tensor:
     if float(y.max()) == 0.0:
         raise family.disagree(response, "is 0 in all rows", "there is nothing to explain")
     return y
+
+
+def refuse_counts(family: Family, response: Response, y: Tensor) -> None:
+    """DesignError for successes and trials (n, 2, 1) without a trial, or with more than are told apart."""
+    n = y[:, 1, 0]
+    if not bool((n > 0).any()):
+        raise family.disagree(response, "has 0 trials in all rows", "there is nothing to explain")
+    _refuse(family, response, n, n > _LARGEST_COUNT, "too many trials to be counts", "give counts")
 
 
 def _refuse(family: Family, response: Response, y: Tensor, wrong: Tensor, what: str, instead: str) -> None:

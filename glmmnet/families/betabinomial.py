@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Target, a_row
+from glmmnet.families._domain import refuse_counts
 from glmmnet.families._mean import SingleFamily
 from glmmnet.families.beta import draw_beta, shapes, shapes_of_mean
 from glmmnet.families.binomial import Binomial
@@ -83,6 +84,7 @@ class BetaBinomial(Binomial):
                 response, "gives no trials", "write p(k, n); use family='bernoulli' for a single trial a row"
             )
         y = self.encode_new(response, Target(torch.empty(0)))
+        refuse_counts(self, response, y)
         k, n = y[:, 0, 0], y[:, 1, 0]
         if not bool((n > 1).any()):
             raise self.disagree(response, "has at most 1 trial in all rows", "use family='binomial'")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Target, as_numbers
+from glmmnet.families._domain import refuse_counts
 from glmmnet.families._mean import SingleFamily
 from glmmnet.families.bernoulli import Bernoulli
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
@@ -44,7 +45,9 @@ class Binomial(SingleFamily):
         if response.kind != "counts":
             single = _SingleTrials().encode(response)
             return Target(self.encode_new(response, single), labels=single.labels, note=single.note)
-        return Target(self.encode_new(response, Target(torch.empty(0))))
+        y = self.encode_new(response, Target(torch.empty(0)))
+        refuse_counts(self, response, y)
+        return Target(y)
 
     def encode_new(self, response: Response, target: Target) -> Tensor:
         values = as_numbers(response)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row
+from glmmnet.families._base import Target, a_row, exact_fit
 from glmmnet.families._domain import read_positive
 from glmmnet.families._mean import CountFamily
 from glmmnet.typing import Dispersion, Response
@@ -14,6 +14,8 @@ from glmmnet.typing import Dispersion, Response
 #: Terms of the series on each side of the largest, and the stride in standard deviations of their bell that still
 #: adds up the whole of it (to e^-40).
 _TERMS, _STRIDE = 30, 1.5
+#: A dispersion below this share of mean^(2 - power) is rounding error.
+_EXACT = 1e-13
 #: Rows x terms held at once.
 _AT_ONCE = 2_000_000
 
@@ -108,7 +110,10 @@ class Tweedie(CountFamily):
     def rough_dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
         mu = self.link.inverse(eta[:, 0])
         scaled = ((y[:, 0] - mu).square() / mu**self.power).mean(dim=1)
-        return float((weights * scaled).sum() / weights.sum())
+        phi = float((weights * scaled).sum() / weights.sum())
+        if phi < _EXACT * float(y.mean()) ** (2 - self.power):
+            raise exact_fit("dispersion")
+        return phi
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         mu, p = self.link.inverse(eta[:, 0]), self.power

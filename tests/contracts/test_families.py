@@ -226,7 +226,9 @@ SHAPES_REACH = {"beta": {"probit": (-20.0, 20.0), "cloglog": (-36.0, 5.0)}}
 SPREADS = {"beta": 0.3}
 # A baseline class changes everything that a family answers: it goes through every test too, as does every link.
 VARIANTS: dict[str, Callable[[str], list[Family]]] = {
-    "categorical": lambda kind: [families.Categorical(reference={"two texts": "yes", "three texts": "b", "ordered texts": "mid"}.get(kind, 1))]
+    "categorical": lambda kind: [
+        families.Categorical(reference={"two texts": "yes", "three texts": "b", "ordered texts": "mid"}.get(kind, 1))
+    ]
 }
 
 
@@ -260,7 +262,7 @@ def some_eta(family: Family, target: Target, draws: int = 3, spread: float = 1.5
 
 
 def starts(target: Target) -> list[Tensor]:
-    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out where in parts."""
+    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out if in parts."""
     c = len(target.predictors)
     if target.thresholds:
         return [torch.arange(c, dtype=torch.float64)[:, None]]
@@ -444,9 +446,7 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
     torch.manual_seed(SEED)
     spread = family.simulate(eta[:1, :, :1].expand(N, -1, 20_000), target.y[:1].expand(N, -1, -1), phi).std(dim=1)
     first = eta[:1, :, :1]
-    expected = [
-        family.variance_at(family.mean(first, float(p))[:, 0, 0], first, target.y[:1], float(p)) for p in phi
-    ]
+    expected = [family.variance_at(family.mean(first, float(p))[:, 0, 0], first, target.y[:1], float(p)) for p in phi]
     trials = target.y[0, 1, 0] if target.y.shape[1] == 2 else 1.0
     torch.testing.assert_close(spread, trials * torch.cat(expected).sqrt(), rtol=0.1, atol=1e-3)
 
