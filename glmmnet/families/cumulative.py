@@ -17,7 +17,6 @@ from glmmnet.families._base import Family, Target
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
 
-
 #: Derivative of the log density of each link's distribution.
 _LOG_DENSITY_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": lambda eta: -torch.tanh(0.5 * eta),

@@ -264,7 +264,7 @@ def some_eta(family: Family, target: Target, draws: int = 3, spread: float = 1.5
 
 
 def starts(target: Target) -> list[Tensor]:
-    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out where in parts."""
+    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out for parts."""
     c = len(target.predictors)
     if target.thresholds:
         return [torch.arange(c, dtype=torch.float64)[:, None]]
