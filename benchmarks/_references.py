@@ -196,7 +196,8 @@ def theirs(results: gn.GLMMNetResults, name: str) -> Parameters:
     sigma = []
     for term, own in zip(results.fitted.joint.terms, params.sigma, strict=True):
         matrix = torch.zeros_like(own)
-        for c, label in enumerate(frame):
+        # Correlated classes are columns of one matrix.
+        for c, label in enumerate(frame if len(own) > 1 else ("",)):
             tail = f"|{label}" if label else ""
             sds = np.array([entry["sd"][f"{term.group}|{column}{tail}"] for column in term.names])
             cor = np.eye(term.r)

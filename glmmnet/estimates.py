@@ -60,7 +60,7 @@ def dispersion(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.Serie
     # The error is that of half of log phi.
     se_log = 2.0 * errors.of(-1, 0, 0, 0) if known else float("nan")
     half = float(scipy.stats.norm.ppf(1 - alpha / 2)) * se_log
-    # Of a dispersion that the data say nothing about the interval has no end.
+    # A dispersion that the data say nothing about has an interval without end.
     with np.errstate(over="ignore"):
         values = {"estimate": phi, "se": phi * se_log, "ci_low": phi * np.exp(-half), "ci_high": phi * np.exp(half)}
     return pd.Series(values, name=fitted.joint.family.dispersion_name)

@@ -41,9 +41,11 @@ def separating_columns(joint: JointModel, params: Parameters, f: Tensor | None =
     if rows is None or not joint.x_names:
         return ()
     eta = joint.fixed_eta(params, f)
-    weight = joint.family.weight(eta, joint.target.y, params.phi)[..., 0].diagonal(dim1=1, dim2=2).sum(dim=1)
+    weight = joint.family.weight(eta, joint.target.y, params.phi)[..., 0].diagonal(dim1=1, dim2=2)
+    if joint.x_loading is None:
+        weight = weight.sum(dim=1, keepdim=True)
     counted = (joint.weights > 0) & (rows != 0).any(dim=2).any(dim=1)
-    if not bool((weight[counted] <= _FLAT * weight[counted].max()).any()):
+    if not bool((weight[counted] <= _FLAT * weight[counted].amax(dim=0)).any()):
         return ()
     x = joint.X[counted].numpy()
     spread, size = x.std(axis=0), np.sqrt((x**2).mean(axis=0))

@@ -99,8 +99,9 @@ class ZeroFamily(SingleFamily):
     def moments(self, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         """Mean and second moment of the counts that are no zeros of the zero part, (n, 1, S)."""
         mean = self.counts.mean(eta[:, :1], phi)
-        variance = torch.stack([self.counts.variance(one, one, _of_draw(phi, s)) for s, one in _draws(mean)], dim=-1)
-        return mean, variance + mean.square()
+        draws = range(eta.shape[2])
+        variance = [self.counts.variance(mean[:, 0, s], mean[:, 0, s], _of_draw(phi, s)) for s in draws]
+        return mean, torch.stack(variance, dim=-1)[:, None] + mean.square()
 
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         own = self.moments(eta, phi)
@@ -124,10 +125,6 @@ class ZeroFamily(SingleFamily):
     def simulate_counts(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Counts of the count part, (n, S)."""
         return self.counts.simulate(eta, y, phi)
-
-
-def _draws(values: Tensor) -> list[tuple[int, Tensor]]:
-    return [(s, values[:, :, s]) for s in range(values.shape[2])]
 
 
 def _of_draw(phi: Dispersion, s: int) -> Dispersion:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,13 @@ from glmmnet.families import FAMILIES
 from glmmnet.families._base import Family, Target
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
+
+#: Derivative of the log density of each link's distribution.
+_LOG_DENSITY_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "logit": lambda eta: -torch.tanh(0.5 * eta),
+    "probit": torch.neg,
+    "cloglog": lambda eta: -torch.expm1(eta.clamp_max(80.0)),
+}
 
 
 @FAMILIES.register("cumulative")
@@ -125,23 +133,45 @@ class Cumulative(Family):
         _, above = self.link.logs(lower)
         return torch.where(lowest, below, torch.where(highest, above, self._between(lower, upper)))
 
-    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        lower, upper, lowest, highest, at_lower, at_upper = _around(eta, y)
+    def _ratios(self, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log p, and the densities at the predictors above and below the class over p, 0 at the ends: (n, S)."""
+        lower, upper, lowest, highest, _, _ = _around(eta, y)
         if self.link is LOGIT:
             gap = (upper - lower).clamp_min(torch.finfo(eta.dtype).tiny)
             between = torch.where(lowest | highest, 0.0, 1.0 / torch.expm1(gap))
             log_p = torch.where(highest, 0.0, torch.nn.functional.logsigmoid(upper))
             log_p = log_p + torch.where(lowest, 0.0, torch.nn.functional.logsigmoid(-lower))
             log_p = log_p + torch.where(lowest | highest, 0.0, torch.log(-torch.expm1(-gap)))
-            of_upper, of_lower = torch.sigmoid(-upper) + between, -torch.sigmoid(lower) - between
+            above, below = torch.sigmoid(-upper) + between, torch.sigmoid(lower) + between
         else:
-            log_p = self.log_prob(eta, y, phi)
-            of_upper = torch.exp(self._log_density(upper) - log_p)
-            of_lower = -torch.exp(self._log_density(lower) - log_p)
+            log_p = self.log_prob(eta, y, 1.0)
+            # Where thresholds all but meet the ratio would be too large a number.
+            most = 0.4 * math.log(torch.finfo(eta.dtype).max)
+            above = torch.exp((self._log_density(upper) - log_p).clamp_max(most))
+            below = torch.exp((self._log_density(lower) - log_p).clamp_max(most))
+        return log_p, torch.where(highest, 0.0, above), torch.where(lowest, 0.0, below)
+
+    def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        log_p, above, below = self._ratios(eta, y)
+        _, _, _, _, at_lower, at_upper = _around(eta, y)
         score = torch.zeros_like(eta)
-        score.scatter_add_(1, at_upper, torch.where(highest, 0.0, of_upper)[:, None])
-        score.scatter_add_(1, at_lower, torch.where(lowest, 0.0, of_lower)[:, None])
+        score.scatter_add_(1, at_upper, above[:, None])
+        score.scatter_add_(1, at_lower, -below[:, None])
         return log_p, score
+
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        _, above, below = self._ratios(eta, y)
+        lower, upper, _, _, at_lower, at_upper = _around(eta, y)
+        slope, c = _LOG_DENSITY_SLOPES[self.link.name], eta.shape[1]
+        curvature = torch.zeros(len(eta), c * c, eta.shape[2], dtype=eta.dtype)
+        for row, column, value in (
+            (at_upper, at_upper, above.square() - slope(upper) * above),
+            (at_lower, at_lower, below.square() + slope(lower) * below),
+            (at_upper, at_lower, -above * below),
+            (at_lower, at_upper, -above * below),
+        ):
+            curvature.scatter_add_(1, row * c + column, value[:, None])
+        return curvature.reshape(len(eta), c, c, -1)
 
     def _log_density(self, eta: Tensor) -> Tensor:
         """Log of the derivative of the inverse link."""

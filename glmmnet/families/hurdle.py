@@ -55,6 +55,16 @@ class Hurdle(ZeroFamily):
         weight[:, 1, 1] = torch.exp(log_zero + log_count)
         return weight
 
+    def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        log_none, slope = self.at_zero(eta, phi)
+        odds = _odds(log_none)
+        own, none = (self.counts.curvature(eta[:, :1], of, phi)[:, 0, 0] for of in (y, torch.zeros_like(y)))
+        curvature = torch.zeros(len(eta), 2, 2, eta.shape[2], dtype=eta.dtype)
+        curved = own - odds * (1 + odds) * slope.square() + odds * none
+        curvature[:, 0, 0] = torch.where(y[:, 0] == 0, 0.0, curved)
+        curvature[:, 1, 1] = torch.sigmoid(eta[:, 1]) * torch.sigmoid(-eta[:, 1])
+        return curvature
+
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         log_none, slope = self.at_zero(eta, phi)
         odds, some = _odds(log_none), (y[:, 0] > 0).to(eta.dtype)

@@ -52,9 +52,6 @@ class Poisson(CountFamily):
     def bend(self, mu: Tensor, phi: Dispersion) -> Tensor:
         return mu
 
-    def tells_rows(self, y: Tensor) -> bool:
-        return True
-
     def unbounded(self, y: Tensor) -> Tensor | None:
         # The square root may be negative: the mean grows on both sides.
         return None if self.link is SQRT else super().unbounded(y)

@@ -194,7 +194,8 @@ def _zero_inflated(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -
 
 def _hurdle(family: Family, eta: np.ndarray, y: np.ndarray, phi: float) -> np.ndarray:
     log_zero, log_count = (scipy.stats.logistic.logcdf(sign * eta[:, 1]) for sign in (1, -1))
-    own, none = (DENSITIES[family.counts.name](family.counts, eta[:, :1], of, phi) for of in (y, np.zeros_like(y)))
+    own, mu = DENSITIES[family.counts.name](family.counts, eta[:, :1], y, phi), np.exp(eta[:, 0])
+    none = -mu if family.counts.name == "poisson" else -phi * np.log1p(mu / phi)
     return np.where(y[:, 0] == 0, log_zero, log_count + own - np.log(-np.expm1(none)))
 
 
@@ -255,14 +256,15 @@ every_family = pytest.mark.parametrize("name", list(FAMILIES))
 
 def some_eta(family: Family, target: Target, draws: int = 3, spread: float = 1.5) -> Tensor:
     eta = spread * torch.randn(len(target.y), len(target.predictors), draws, dtype=torch.float64)
-    # Thresholds increase.
-    eta = eta.sort(dim=1).values if target.thresholds else eta
+    if target.thresholds:
+        c = eta.shape[1]
+        eta = 0.6 * eta.sort(dim=1).values + 0.5 * (torch.arange(c) - 0.5 * c)[:, None]
     needs_positive = isinstance(family.link, PositiveLink) and not family.link.unit_free
     return eta.abs() + 0.3 if needs_positive else eta
 
 
 def starts(target: Target) -> list[Tensor]:
-    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out if in parts."""
+    """Linear predictors from which directions are followed, (C, 1): 0, increasing thresholds, far out for parts."""
     c = len(target.predictors)
     if target.thresholds:
         return [torch.arange(c, dtype=torch.float64)[:, None]]
@@ -334,6 +336,8 @@ def test_no_answer_is_nan_far_out(family: Family, response: Response) -> None:
     target, phi = family.encode(response), phi_of(family)
     eta = torch.tensor([-50.0, -20.0, -8.0, -1e-9, 0.0, 1e-9, 8.0, 20.0, 50.0], dtype=torch.float64)
     eta = eta.expand(N, len(target.predictors), -1).clone()
+    if target.thresholds:
+        eta += torch.arange(eta.shape[1])[:, None]
     weight = family.weight(eta, target.y, phi)
     assert bool((torch.diagonal(weight, dim1=1, dim2=2) >= 0).all())
     every = [weight, family.mean(eta, phi), family.curvature(eta, target.y, phi)]

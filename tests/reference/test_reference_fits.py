@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from benchmarks._references import REFERENCES, TOLERANCES, Figures, beyond, compare, fit, fit_once, same_model
 
-#: What fits still wait for: families, options, data sets. A fit that works in spite of it fails.
-PENDING = {
-    "beta",
-    "betabinomial",
-    "cake",
-    "class_cov",
-    "cumulative",
-    "gamma",
-    "hurdlepoisson",
-    "negativebinomial",
-    "negativebinomial1",
-    "poisson",
-    "reml",
-    "zeroinflatednegativebinomial",
-    "zeroinflatedpoisson",
+#: What is beyond the tolerance though the reference is right, and why. A fit that agrees in spite of it fails.
+DISAGREE = {
+    "clmm_wine_judge_bottle_logit_nAGQ1": "standard errors take the variances as known where there are two terms",
+    "quadrature_grouseticks": "thermodynamic integration is 7 too low beside nested effects; EM ends 6 % from an sd",
 }
 #: Models that take more than two seconds.
 SLOW = {
     "TMBown_ricefarms_varieties_corr_ML",
     "TMBown_ricefarms_varieties_indep_ML",
+    "clmm_wine_judge_bottle_logit_nAGQ1",
     "glmer_grouseticks_nAGQ1",
     "glmer_toenail_nAGQ1",
     "glmer_verbagg_nAGQ1",
+    "glmmTMB_cbpp_betabinomial",
+    "glmmTMB_salamanders_hurdle_tpois",
+    "glmmTMB_salamanders_zinb2",
+    "glmmTMB_salamanders_zip",
+    "glmmTMB_salamanders_zip_spp",
     "lmer_insteval_sd_REML",
     "lmer_insteval_service_sd_deptservice_ML",
     "lmer_insteval_service_sd_deptservice_REML",
@@ -39,17 +32,11 @@ SLOW = {
 SAMPLING = Figures(fixed=0.1, sd=0.02, cor=0.05, llf=0.5, se=0.05)
 
 
-def needs(entry: dict[str, Any]) -> set[str]:
-    options = (entry.get(field, {}) for field in ("family_options", "model_options", "fit_options"))
-    return {entry["family"], entry["data"][1]}.union(*options)
-
-
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    missing = sorted(needs(REFERENCES[name]) & PENDING)
-    # An AssertionError is a disagreement, not something missing.
-    reason = f"not there yet: {', '.join(missing)}; if it is, take it out of PENDING"
-    pending = pytest.mark.xfail(bool(missing), reason=reason, raises=(ValueError, TypeError), strict=True)
-    return [pending, *([pytest.mark.slow] if same_model(name) in SLOW else [])]
+    disagrees = (
+        [pytest.mark.xfail(reason=DISAGREE[name], raises=AssertionError, strict=True)] if name in DISAGREE else []
+    )
+    return disagrees + [pytest.mark.slow] * (same_model(name) in SLOW)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in REFERENCES])
@@ -75,8 +62,8 @@ def test_every_reference_says_where_it_is_from_and_why_it_is_off() -> None:
         assert entry["note"] if "off" in entry or "sd_range" in entry else True, name
 
 
-def test_nothing_is_pending_or_slow_that_no_fit_needs() -> None:
-    assert set().union(*map(needs, REFERENCES.values())) >= PENDING
+def test_only_fits_that_there_are_disagree_or_are_slow() -> None:
+    assert set(REFERENCES) >= set(DISAGREE)
     assert {same_model(name) for name in REFERENCES} >= SLOW
 
 
