@@ -52,12 +52,12 @@ class Report:
     def _header(self) -> tuple[tuple[str, str], ...]:
         fitted, joint = self.fitted, self.fitted.joint
         assert fitted.design.response is not None
-        error = f" +/- {self.llf.se:.1f}" if self.llf.se > 0 else ""
+        llf = f"{self.llf.value:.1f} +/- {self.llf.se:.1f}" if self.llf.se > 0 else f"{self.llf.value:.3f}"
         groups = "; ".join(str(term.q) for term in joint.terms) or "none"
         return (
             ("Dep. Variable:", fitted.design.response.label),
             ("Model:", "GLMMNet"),
-            ("Family:", joint.family.name.capitalize()),
+            ("Family:", joint.family.title),
             ("Link Function:", joint.family.link.name.capitalize()),
             ("Method:", method_name(fitted)),
             ("Covariance Type:", self.fixed_covariance.kind),
@@ -66,7 +66,7 @@ class Report:
             ("Df Linear:", str(self.df_linear)),
             ("Df Neural:", str(self.df_neural)),
             ("Df Variance:", str(self.df_variance)),
-            ("REML Log-Lik.:" if fitted.config.reml else "Log-Likelihood:", f"{self.llf.value:.1f}{error}"),
+            ("REML Log-Lik.:" if fitted.config.reml else "Log-Likelihood:", llf),
         )
 
     def _neural(self) -> pd.DataFrame:

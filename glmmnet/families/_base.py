@@ -110,6 +110,11 @@ class Family(ABC):
             raise ValueError(f"family {self.name!r} has no link {link!r}; write {' or '.join(map(repr, names))}.")
         self.link = self.links[0 if link is None else names.index(link)]
 
+    @property
+    def title(self) -> str:
+        """The name as printed."""
+        return type(self).__name__
+
     @abstractmethod
     def encode(self, response: Response) -> Target:
         """Read the response; DesignError names the offending values and the families that would fit."""

@@ -30,6 +30,10 @@ class ModelledDispersion(Family):
         self.formulas = (*family.formulas, "dispersion")
         self.linear_mean, self.class_means = family.linear_mean, family.class_means
 
+    @property
+    def title(self) -> str:
+        return self.family.title
+
     def _split(self, eta: Tensor) -> tuple[Tensor, Tensor]:
         """The family's own linear predictors, and phi (n, S)."""
         return eta[:, :-1], torch.exp(eta[:, -1])
