@@ -25,8 +25,9 @@ class Scenario:
 
     Attributes
     ----------
-    beta : dict of str to (float, float)
-        Intercept and slope of each linear predictor that has x and random effects: one, or one a class.
+    beta : dict of str to (float or None, float)
+        Intercept and slope of each linear predictor that has x and random effects: one, or one a class. None where
+        thresholds are the intercept.
     phi : float
         Dispersion.
     options : dict
@@ -41,7 +42,7 @@ class Scenario:
         What the family simulates (n,) -> the column of the response.
     """
 
-    beta: Mapping[str, tuple[float, float]]
+    beta: Mapping[str, tuple[float | None, float]]
     phi: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -102,7 +103,7 @@ SCENARIOS: dict[str, Scenario] = {
     "tweedie": Scenario({"": (0.7, 0.3)}, 1.0, options={"power": 1.5}),
     "categorical": Scenario({"b": (0.2, 0.5), "c": (-0.3, -0.4)}, options={"reference": "a"}, response=_letters),
     "cumulative": Scenario(
-        {"": (0.0, 0.5)}, fixed={"1|2": -1.0, "2|3": 0.2, "3|4": 1.5}, predictors=_thresholds, response=_grades
+        {"": (None, 0.5)}, fixed={"1|2": -1.0, "2|3": 0.2, "3|4": 1.5}, predictors=_thresholds, response=_grades
     ),
     "zeroinflatedpoisson": _zero_part((1.0, 0.3), -1.0),
     "zeroinflatednegativebinomial": _zero_part((1.2, 0.3), -1.0, 3.0),
@@ -130,7 +131,7 @@ def simulate(name: str, seed: int) -> Simulated:
     for intercept, slope in scenario.beta.values():
         b_g, b_h = rng.normal(size=(LEVELS, 2)) @ root.T, SD_H * rng.normal(size=LEVELS)
         of_row = b_g[frame["g"]]
-        eta.append(intercept + of_row[:, 0] + (slope + of_row[:, 1]) * frame["x"] + b_h[frame["h"]])
+        eta.append((intercept or 0.0) + of_row[:, 0] + (slope + of_row[:, 1]) * frame["x"] + b_h[frame["h"]])
     every = scenario.predictors(np.column_stack(eta), np.array(list(scenario.fixed.values())))
     # What a family of counts reads from y when it simulates: successes, trials.
     y = torch.full((n, 2, 1), float(_TRIALS), dtype=torch.float64)
@@ -144,7 +145,7 @@ def simulate(name: str, seed: int) -> Simulated:
     fixed = dict(scenario.fixed)
     for label, (intercept, slope) in scenario.beta.items():
         prefix = f"{label}:" if label else ""
-        fixed |= {f"{prefix}Intercept": intercept, f"{prefix}x": slope}
+        fixed |= {f"{prefix}x": slope} | ({} if intercept is None else {f"{prefix}Intercept": intercept})
     sd = {"g|(Intercept)": SD_G[0], "g|x": SD_G[1], "h|(Intercept)": SD_H}
     return Simulated(
         frame,
