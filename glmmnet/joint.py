@@ -442,6 +442,13 @@ class JointModel:
         return self.family.eta_unit(self.target.y, self.weights)
 
     @cached_property
+    def eta_units(self) -> Tensor:
+        """That size for each linear predictor, (C,): 1 for those of further parts, which are logs and odds."""
+        own = self.target.loading("")
+        units = torch.full((self.n_predictors,), self.eta_unit, dtype=torch.float64)
+        return units if own is None else torch.where(own != 0, units, 1.0)
+
+    @cached_property
     def weighted(self) -> bool:
         """Whether any row's weight differs from 1."""
         return bool(torch.any(self.weights != 1.0))

@@ -299,8 +299,8 @@ def _scaled_pinv(matrix: Tensor) -> Tensor:
 
 def _damp(joint: JointModel, beta: Tensor, step: Tensor) -> Tensor:
     if not joint.family.quadratic and len(step):
-        size = float(joint.sum_of_fixed(joint.columns, step, None).square().mean().sqrt())
-        step = step * min(1.0, _LARGEST_ETA_STEP * joint.eta_unit / max(size, 1e-300))
+        moved = joint.sum_of_fixed(joint.columns, step, None) / joint.eta_units[:, None]
+        step = step * min(1.0, _LARGEST_ETA_STEP / max(float(moved.square().mean().sqrt()), 1e-300))
     return step * joint.admissible_step(beta, step)
 
 

@@ -136,6 +136,13 @@ class _Search:
         self.first = float("nan")
         self._columns, self._to_beta, _ = orthonormal_columns(joint.columns)
         self._size = self._columns.values.shape[1] * joint.n_coefficients
+        loading = self._columns.loading
+        # Unit of each coefficient of the fixed part.
+        self._units = (
+            torch.tensor(joint.eta_unit, dtype=torch.float64)
+            if loading is None
+            else ((loading != 0) * joint.eta_units).amax(dim=1)
+        )
 
     def run(self, params: Parameters) -> Maximum | None:
         here = self._at(params)
@@ -187,7 +194,7 @@ class _Search:
 
     def _eta_step(self, step: Tensor) -> float:
         """Root mean square of the step of the fixed part of eta, in its unit; the columns are orthonormal."""
-        return float(step[: self._size].norm()) / self._joint.n**0.5 / self._joint.eta_unit
+        return float((step[: self._size] / self._units).norm()) / self._joint.n**0.5
 
     def _shortening(self, params: Parameters, step: Tensor) -> float:
         eta = self._eta_step(step)

@@ -48,13 +48,11 @@ def with_formulas(family: Family, formulas: Mapping[str, str | None]) -> tuple[F
     """
     if formulas.get("dispersion") is not None and family.has_dispersion:
         family = ModelledDispersion(family)
-    parts = {}
     for name, text in formulas.items():
-        if name in family.formulas:
-            parts[name] = "~ 1" if text is None else text
-        elif text is not None:
+        if name not in family.formulas and text is not None:
             raise FormulaError(f"{name}= is given, but family {family.name!r} {_MISSING_PART[name]}.")
-    return family, parts
+    # A part that nobody may give a formula for, such as degrees of freedom, has an intercept.
+    return family, {name: formulas.get(name) or "~ 1" for name in family.formulas}
 
 
 def __getattr__(name: str) -> type[Family]:
