@@ -35,8 +35,8 @@ class StudentT(SingleFamily):
     ----------
     df : float, optional
         Degrees of freedom above 0. The variance is infinite up to 2. None: estimated, their logarithm the
-        coefficient ``df:Intercept``; where the response is no more spread than a normal one they end at a large
-        number (at most 1e6), and `gaussian` fits as well.
+        coefficient ``df:Intercept``; where the response has no heavier tails than a normal one that ends at a large
+        number with a large standard error (beyond 1e6 degrees nothing changes), and `gaussian` fits as well.
     link : {"identity"}, optional
 
     Raises
@@ -110,16 +110,20 @@ class StudentT(SingleFamily):
         if self.df is not None:
             return own
         nothing = torch.zeros_like(own[:, 0])
-        of_df = self._inside(eta, _about_log_df(df))[:, None]
+        of_df = _about_log_df(df)[:, None]
         return torch.stack([torch.cat([own[:, 0], nothing], dim=1), torch.cat([nothing, of_df], dim=1)], dim=1)
 
     def _inside(self, eta: Tensor, values: Tensor) -> Tensor:
-        """Derivatives in log df, which are 0 where df stays at the end of its range."""
+        """Derivatives in log df, which are 0 beyond the range of df: there the likelihood no longer changes."""
         return torch.where(eta[:, 1].abs() < math.log(_MOST), values, 0.0)
 
     def curvature(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         if self.df is None:
-            return super().curvature(eta, y, phi)
+            curvature = super().curvature(eta, y, phi)
+            # Beyond the range what is known at its end: little, so that the standard error is large, but not nothing.
+            expected = _about_log_df(self.freedom(eta))
+            curvature[:, 1, 1] += expected - self._inside(eta, expected)
+            return curvature
         square, whole = (y - eta)[:, 0].square(), self.df * phi
         return ((self.df + 1) * (whole - square) / (whole + square).square())[:, None, None]
 
