@@ -60,6 +60,8 @@ class Fitted:
     seed : int
     separating : tuple of str
         Columns and grouping factors that separate the response, so that their estimates are infinite.
+    beyond : tuple of float, or None
+        A fitted mean far beyond every response, and the response nearest to it; None where there is none.
     """
 
     design: Design
@@ -75,6 +77,7 @@ class Fitted:
     config: EMConfig
     seed: int
     separating: tuple[str, ...] = ()
+    beyond: tuple[float, float] | None = None
 
     @property
     def fixed(self) -> Tensor:

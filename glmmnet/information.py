@@ -114,6 +114,12 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
     if joined is not None:
         kind, k = "observed", len(information)
         information = joined[:k, :k] - joined[:k, k:] @ _pinv(joined[k:, k:]) @ joined[k:, :k]
+    elif _shares_with_dispersion(joint):
+        k = basis.values.shape[1] * joint.n_coefficients
+        shared, own = _about_both(fitted, basis, pull[:, :, :k])
+        left = information.clone()
+        left[:k, :k] -= torch.outer(shared, shared) / own
+        information = left if own > 0 and bool((torch.linalg.eigvalsh(left) > 0).all()) else information
     if features is not None:
         loading, classes = joint.f_loading, joint.n_coefficients
         if loading is None:
@@ -130,6 +136,27 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
         centring = torch.eye(classes, dtype=to_beta.dtype) - 1.0 / classes
         to_beta = torch.kron(torch.eye(len(to_beta) // classes, dtype=to_beta.dtype), centring) @ to_beta
     return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pull @ from_beta)
+
+
+def _shares_with_dispersion(joint: JointModel) -> bool:
+    """Whether some linear predictor is, like phi, no location, so that their errors are correlated."""
+    return joint.family.has_dispersion and joint.x_loading is not None
+
+
+def _about_both(fitted: Fitted, columns: FixedColumns, pull: Tensor) -> tuple[Tensor, float]:
+    """Information that the coefficients share with log phi, (m K,), and that about log phi; averaged over draws.
+
+    What the random effects take up of the former is taken out by `pull` (Q, C, m K).
+    """
+    joint, fixed = fitted.joint, fitted.fixed
+    draws = fitted.thinned(_WEIGHT_DRAWS)
+    shared, own = torch.zeros(columns.values.shape[1] * joint.n_coefficients, dtype=torch.float64), 0.0
+    for b in draws.split(1, dim=2):
+        _, information, cross = joint.dispersion_derivatives(fixed + joint.random_eta(b), fitted.params.phi)
+        own += float(information.sum()) / draws.shape[2]
+        taken = torch.einsum("qcm,qcs->m", pull, joint.random_transpose(cross))
+        shared += (columns.by_row(cross).sum(dim=0)[:, 0] - taken) / draws.shape[2]
+    return shared, own
 
 
 def collinear_columns(joint: JointModel) -> tuple[str, ...]:
@@ -271,6 +298,12 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
         known = np.arange(len(active))
     else:
         information, known = _sampled(fitted, active)
+        if _shares_with_dispersion(joint):
+            of_beta, pull = _marginal_information(joint, fitted.working, _mean_weight(fitted), basis)
+            shared, _ = _about_both(fitted, basis, pull)
+            # About log phi^(1/2), which comes last.
+            lost = 4.0 * float(shared @ _pinv(of_beta) @ shared)
+            information[-1, -1] -= lost if lost < information[-1, -1] else 0.0
     known, variance = _inverse_diagonal(information, known)
     for at, value in zip(known, variance, strict=True):
         se[everything.index(active[at])] = np.sqrt(value)

@@ -22,7 +22,7 @@ from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.final import final_draws
 from glmmnet.em.holdout import Marks, held_rows
 from glmmnet.em.loop import Problem, floored, run
-from glmmnet.em.separation import separating_columns, separating_groups
+from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
 from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
 from glmmnet.families import Family, resolve, with_formulas
@@ -227,6 +227,14 @@ class GLMMNet:
                 ConvergenceWarning,
                 stacklevel=2,
             )
+        elif fitted.beyond is not None:
+            warnings.warn(
+                "A fitted mean is {:.3g}, beyond every response, of which the nearest is {:.3g}: the likelihood is "
+                "flat in such means, and the numbers are no estimate. Look for a few responses that decide alone, and leave "
+                "columns out.".format(*fitted.beyond),
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         elif not last.converged and not interruption.requested:
             warnings.warn(
                 f"EM stopped after {last.iteration} iterations before its rule was met (max|change|/se "
@@ -236,7 +244,7 @@ class GLMMNet:
             )
         history = pd.DataFrame([history_row(self._joint, state) for state in states])
         seconds = time.perf_counter() - began
-        converged = last.converged and not separating
+        converged = last.converged and not separating and fitted.beyond is None
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)
 
     def _check_reml(self, sampler: str | Sampler | None) -> None:
@@ -306,6 +314,7 @@ class GLMMNet:
             config=config,
             seed=seed,
             separating=separating,
+            beyond=beyond_response(joint, params, f, draws.b.to(torch.float64).mean(dim=2, keepdim=True)),
         )
 
     def __repr__(self) -> str:

@@ -149,6 +149,10 @@ class Report:
             notes.append(f"{fitted.design.n_dropped} of {fitted.design.n_total} rows dropped: missing values")
         if fitted.separating:
             notes.append(f"No estimate, as the response is separated by: {', '.join(fitted.separating)}")
+        if fitted.beyond is not None:
+            notes.append(
+                "No estimate, as a fitted mean is {:.3g}, the response nearest to it {:.3g}".format(*fitted.beyond)
+            )
         if self.singular:
             notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
         if names := collinear_columns(fitted.joint):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from glmmnet.cholesky import dense_size
 from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
+from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.expansion import find_carriers
 from glmmnet.em.m_step import m_step
 from glmmnet.em.network import NetworkTraining, Rows, centre
@@ -166,7 +168,12 @@ def _maximise(
             done = not quick and step.change < tol
             yield _ml_state(joint, params, f, iteration, step.change, done, torch.as_tensor(step.b)[:, None])
     if quick:
-        params = GaussianLikelihood(joint, f, reml=config.reml).maximise(params, near=scored)
+        try:
+            params = GaussianLikelihood(joint, f, reml=config.reml).maximise(params, near=scored)
+        except np.linalg.LinAlgError:
+            # Beside a residual of 0 variances grow until no number holds them.
+            refuse_exact_fit(joint, 0.0, f)
+            raise
         mode = torch.zeros(0, 1, dtype=torch.float64)
         if joint.terms:
             mode = gaussian_posterior(joint, joint.fixed_eta(params, f), floored(joint, params)).mode

@@ -1,10 +1,11 @@
-"""Separation: columns or groups along which the likelihood rises for ever, so that there is no estimate."""
+"""Likelihoods without an estimate: those that rise for ever along columns or groups, those flat in the means."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.optimize
 import scipy.sparse as sp
+import torch
 from torch import Tensor
 
 from glmmnet.joint import JointModel, Parameters
@@ -17,6 +18,8 @@ _NONZERO = 1e-6
 _COST_OF_INTERCEPT = 1e-3
 #: Standard deviations of a term beyond this, in units of eta: nearly all levels have probabilities of 0 or 1.
 _RUNAWAY_SD = 15.0
+#: Means farther from the response than so many times its range are no extrapolation.
+_BEYOND = 10.0
 
 
 def separating_columns(joint: JointModel, params: Parameters, f: Tensor | None = None) -> tuple[str, ...]:
@@ -71,6 +74,32 @@ def separating_groups(joint: JointModel, params: Parameters) -> tuple[str, ...]:
         if bool((reach > _RUNAWAY_SD * joint.eta_unit).any()):
             found.append(term.group)
     return tuple(dict.fromkeys(found))
+
+
+def beyond_response(joint: JointModel, params: Parameters, f: Tensor | None, b: Tensor) -> tuple[float, float] | None:
+    """The fitted mean farthest from the response and the response nearest to it, where those are orders apart.
+
+    A likelihood may be flat in means: a negative binomial with theta near 0 makes 0 certain whatever its mean.
+
+    Parameters
+    ----------
+    joint : JointModel
+    params : Parameters
+    f : Tensor, (n, C), optional
+    b : Tensor, (Q, C, 1)
+        Random effects.
+    """
+    if joint.family.class_means:
+        return None
+    mean = joint.family.mean(joint.fixed_eta(params, f) + joint.random_eta(b), params.phi)[:, 0, 0]
+    counted = joint.weights > 0
+    observed, mean = joint.family.observed(joint.target.y)[counted], mean[counted]
+    low, high = observed.min(), observed.max()
+    away = torch.maximum(mean - high, low - mean)
+    if high == low or not bool(away.max() > _BEYOND * (high - low)):
+        return None
+    farthest = mean[away.argmax()]
+    return float(farthest), float(high if farthest > high else low)
 
 
 def _direction(x: np.ndarray, rows: np.ndarray, cost: np.ndarray, loading: np.ndarray | None) -> np.ndarray:

@@ -180,7 +180,7 @@ class StudentT(SingleFamily):
         return self._variance(mean, torch.tensor(self.df, dtype=mean.dtype), phi)
 
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return self._variance(mean, a_row(self.freedom(eta)), phi)
+        return self._variance(mean, self.freedom(eta).reshape(-1), phi)
 
     def _variance(self, mean: Tensor, df: Tensor, phi: Dispersion) -> Tensor:
         inflated = torch.where(df > 2.0, df / (df - 2.0), math.inf)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
+import scipy.stats
 import torch
 
 import glmmnet as gn
@@ -198,6 +200,70 @@ def test_a_constant_dispersion_formula_is_the_gaussian_model() -> None:
     np.testing.assert_allclose(modelled.bse[:2], plain.bse, rtol=0.01)
     assert modelled.llf == pytest.approx(plain.llf, abs=1e-3)
     assert fit("y ~ x + (1 | g)", dispersion="~ x").llf > plain.llf + 5
+
+
+def heavy_tailed(df: float) -> pd.DataFrame:
+    """60 levels of 30 rows, an effect x of 1/2, noise of scale 0.7."""
+    rng = np.random.default_rng(SEED)
+    g, x = np.repeat(np.arange(60), 30), rng.normal(size=1800)
+    noise = rng.standard_t(df, size=1800) if np.isfinite(df) else rng.normal(size=1800)
+    effects = 0.8 * rng.normal(size=60)[g]
+    return pd.DataFrame({"x": x, "g": g, "y": 1 + 0.5 * x + effects + 0.7 * noise, "level": 1 + 0.5 * x + 0.7 * noise})
+
+
+STUDENT = gn.families.StudentT(df=None)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_degrees_of_freedom_are_recovered_in_whatever_unit(unit: float) -> None:
+    data = heavy_tailed(4.0)
+    results = gn.glmm("y ~ x + (1 | g)", data.assign(y=unit * data["y"]), family=STUDENT).fit(**QUICK)
+    assert results.converged
+    truth = {"Intercept": unit, "x": 0.5 * unit, "df:Intercept": np.log(4.0)}
+    assert results.params.index.tolist() == list(truth)
+    assert (abs(results.params - pd.Series(truth)) < 2 * results.bse).all()
+    assert results.bse["df:Intercept"] < 0.2
+    assert abs(np.log(results.scale / (0.7 * unit) ** 2)) < 2 * results.dispersion["se"] / results.scale
+    assert results.predict().ndim == 1
+    assert np.isfinite(results.resid_deviance).all()
+
+
+def test_degrees_of_freedom_without_random_effects_are_scipys() -> None:
+    data = heavy_tailed(4.0)
+    results = gn.glmm("level ~ x", data, family=STUDENT).fit(**QUICK)
+    y, x = torch.tensor(data["level"].to_numpy()), torch.tensor(data["x"].to_numpy())
+
+    def loss(p: np.ndarray) -> float:
+        return -float(scipy.stats.t.logpdf(y, np.exp(p[2]), p[0] + p[1] * x, np.exp(p[3])).sum())
+
+    best = scipy.optimize.minimize(loss, [1.0, 0.5, 2.0, 0.0], method="Nelder-Mead", options={"fatol": 1e-9}).x
+    np.testing.assert_allclose(results.params, best[:3], atol=1e-3)
+    assert results.llf == pytest.approx(-loss(best), abs=1e-4)
+
+    def negative(p: torch.Tensor) -> torch.Tensor:
+        return -torch.distributions.StudentT(p[2].exp(), p[0] + p[1] * x, p[3].exp()).log_prob(y).sum()
+
+    hessian = torch.autograd.functional.hessian(negative, torch.as_tensor(best))
+    errors = torch.linalg.inv(hessian).diagonal().sqrt()
+    # The error of df knows that phi is estimated: with phi known it is 0.08 instead of 0.11.
+    np.testing.assert_allclose(results.bse, errors[:3], rtol=0.03)
+    assert results.dispersion["se"] / results.scale == pytest.approx(2 * float(errors[3]), rel=0.03)
+
+
+@pytest.mark.parametrize(("formula", "plain"), [("y ~ x + (1 | g)", 0.01), ("level ~ x", 1e-3)])
+def test_degrees_of_freedom_of_normal_data_end_far_out(formula: str, plain: float) -> None:
+    data = heavy_tailed(np.inf)
+    # Lighter tails than a normal distribution's, so that df has no finite estimate.
+    data["level"] = np.sign(data["level"]) * abs(data["level"]) ** 0.9
+    results = gn.glmm(formula, data, family=STUDENT).fit(**QUICK)
+    gaussian = gn.glmm(formula, data).fit(**QUICK)
+    assert results.converged
+    assert results.params["df:Intercept"] > np.log(100.0)
+    np.testing.assert_allclose(results.params[:2], gaussian.params, atol=plain)
+    assert results.llf == pytest.approx(gaussian.llf, abs=0.05)
+    assert np.isfinite(results.bse).all()
+    # The data say that df is large, not how large.
+    assert results.bse["df:Intercept"] > 1.0
 
 
 def test_the_zero_part_of_a_hurdle_is_a_binary_model() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import glmmnet as gn
-from glmmnet.em.separation import separating_columns, separating_groups
+from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.joint import JointModel, Parameters
 
 SEED = 20261122
@@ -103,3 +103,20 @@ def test_a_variance_that_ran_away_names_its_group() -> None:
     assert separating_groups(joint, replace(params, sigma=(400 * params.sigma[0],))) == ("g",)
     gaussian = joint_for("y ~ x + (1 | g)", "gaussian")
     assert separating_groups(gaussian, replace(params, sigma=(400 * params.sigma[0],))) == ()
+
+
+def test_means_beyond_every_response_are_told_with_the_response_nearest() -> None:
+    count = np.resize([0.0, 1.0, 7.0], 200)
+    joint = joint_for("count ~ 1", "negativebinomial", count=count)
+    nothing = torch.zeros(0, 1, 1, dtype=torch.float64)
+
+    def at(mean: float) -> tuple[float, float] | None:
+        beta = torch.full((1, 1), np.log(mean), dtype=torch.float64)
+        return beyond_response(joint, Parameters(beta, (), 1e-3), None, nothing)
+
+    assert at(3.0) is None
+    assert at(70.0) is None
+    assert at(90.0) == pytest.approx((90.0, 7.0))
+    gaussian = joint_for("y ~ 1", "gaussian", y=count + 100)
+    beta = torch.zeros(1, 1, dtype=torch.float64)
+    assert beyond_response(gaussian, Parameters(beta, (), 1.0), None, nothing) == (0.0, 100.0)
