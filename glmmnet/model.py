@@ -191,8 +191,8 @@ class GLMMNet:
         Warns
         -----
         ConvergenceWarning
-            The stopping rule was not met, or columns or groups separate the response, so that there is no estimate
-            (then ``results.converged`` is False).
+            The stopping rule was not met, or there is no estimate: columns or groups separate the response, or fitted
+            means lie far beyond every response (then ``results.converged`` is False).
         """
         config = EMConfig.from_options(options, neural=bool(self.design.neural))
         seed = _checked_seed(seed)
@@ -230,8 +230,8 @@ class GLMMNet:
         elif fitted.beyond is not None:
             warnings.warn(
                 "A fitted mean is {:.3g}, beyond every response, of which the nearest is {:.3g}: the likelihood is "
-                "flat in such means, and the numbers are no estimate. Look for a few responses that decide alone, and leave "
-                "columns out.".format(*fitted.beyond),
+                "flat in such means, and the numbers are no estimate. Look for a few responses that decide alone, and "
+                "leave columns out.".format(*fitted.beyond),
                 ConvergenceWarning,
                 stacklevel=2,
             )
