@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import dense_size, factorize
+from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.errors import FitError
 from glmmnet.exact import log_volume, orthonormal
@@ -199,9 +200,15 @@ def _agq(setting: _Setting) -> LogLikelihood:
     return LogLikelihood(float(torch.logsumexp(quadrature.log_mass, dim=1).sum()), 0.0, "agq")
 
 
-def _log_ratio(setting: _Setting, point: LaplacePoint, u: Tensor) -> Tensor:
-    """Log p(y, b(u)) - log q(u), q the Laplace Gaussian; u (Q, C, S) -> (S,)."""
-    log_q = -0.5 * u.square().sum(dim=(0, 1)) - 0.5 * point.mode.numel() * math.log(2 * math.pi)
+def _log_ratio(setting: _Setting, point: Coordinates | LaplacePoint, u: Tensor) -> Tensor:
+    """Log p(y, b(u)) - log q(u), q the Laplace Gaussian; u (Q, C, S) -> (S,), S = 1 with a mass matrix."""
+    metric = point.metric if isinstance(point, Coordinates) else None
+    constant = -0.5 * point.mode.numel() * math.log(2 * math.pi)
+    if metric is None:
+        log_q = -0.5 * u.square().sum(dim=(0, 1)) + constant
+    else:
+        flat = u.reshape(-1)
+        log_q = (0.5 * metric.factor.logdet - 0.5 * flat @ metric.pull(flat) + constant)[None]
     return _log_joint(setting, point.whitening.to_b(u)) + point.whitening.log_det - log_q
 
 
@@ -226,13 +233,22 @@ def _importance(setting: _Setting) -> LogLikelihood:
 class _Tempered:
     """t log p(y, b(u)) + (1 - t) log q(u), with its gradient."""
 
-    def __init__(self, posterior: WhitenedPosterior, temperature: float) -> None:
-        self._posterior, self._t = posterior, temperature
+    def __init__(self, posterior: WhitenedPosterior, point: Coordinates, temperature: float) -> None:
+        self._posterior, self._metric, self._t = posterior, point.metric, temperature
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = self._posterior(u)
-        t = self._t
-        return t * value - 0.5 * (1 - t) * (u @ u), t * gradient - (1 - t) * u
+        t, pull = self._t, u if self._metric is None else self._metric.pull(u)
+        return t * value - 0.5 * (1 - t) * (u @ pull), t * gradient - (1 - t) * pull
+
+
+def _base(setting: _Setting) -> Coordinates:
+    """Where the Laplace Gaussian is: with the whole precision where that has a factor."""
+    point = CoordinateSystem(setting.joint).at(setting.fixed, setting.params, None)
+    if point.metric is not None:
+        return point
+    found = find_mode(setting.joint, setting.fixed, setting.params)
+    return Coordinates(found.mode, found.whitening, None)
 
 
 def _thermodynamic(setting: _Setting) -> LogLikelihood:
@@ -242,23 +258,24 @@ def _thermodynamic(setting: _Setting) -> LogLikelihood:
         return _exact(setting)
     if setting.sampler is None:
         raise FitError("method='thermodynamic' needs a sampler; fit with sampler='nuts'.")
-    point = find_mode(joint, fixed, params)
-    copies = max(1, min(_MOST_COPIES, _COPIED_ROWS // joint.n))
+    point = _base(setting)
+    copies = 1 if point.metric is not None else max(1, min(_MOST_COPIES, _COPIED_ROWS // joint.n))
     posterior = WhitenedPosterior(joint, fixed, params, point.whitening, copies)
     shape = (*point.mode.shape, copies)
     nodes, weights = np.polynomial.legendre.leggauss(_TEMPERATURES)
-    targets = [_Tempered(posterior, float(t)) for t in (nodes + 1) / 2]
+    targets = [_Tempered(posterior, point, float(t)) for t in (nodes + 1) / 2]
     states: list[SamplerState] = []
-    state = SamplerState(torch.randn(point.mode.numel() * copies, dtype=torch.float64))
+    state = SamplerState(posterior.start(point))
     for target in targets:
         # The whitened targets are alike: one step size suits them all.
-        state = setting.sampler.draw(target, state, draws=_FORGET, warmup=0 if states else _WARMUP).state
+        warmup = 0 if states else _WARMUP
+        state = setting.sampler.draw(target, state, draws=_FORGET, warmup=warmup, metric=point.metric).state
         states.append(state)
     ratios: list[list[np.ndarray]] = [[] for _ in targets]
     value = se = math.inf
     for _ in range(_ROUNDS):
         for k, target in enumerate(targets):
-            result = setting.sampler.draw(target, states[k], draws=_TRANSITIONS)
+            result = setting.sampler.draw(target, states[k], draws=_TRANSITIONS, metric=point.metric)
             states[k] = result.state
             ratios[k] += [_log_ratio(setting, point, u.reshape(shape)).numpy() for u in result.u]
         value = float(sum(w / 2 * np.mean(r) for w, r in zip(weights, ratios, strict=True)))

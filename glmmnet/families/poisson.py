@@ -40,6 +40,9 @@ class Poisson(CountFamily):
     def encode(self, response: Response) -> Target:
         return Target(read_counts(self, response)[:, None, None])
 
+    def tells_rows(self, y: Tensor) -> bool:
+        return True
+
     def kernel(self, log_mu: Tensor, mu: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return y * log_mu - mu
 

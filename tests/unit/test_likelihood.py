@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 
 from glmmnet import likelihood, quadrature
+from glmmnet.em import coordinates
 from glmmnet.errors import FitError
 from glmmnet.families import Categorical
 from glmmnet.joint import Parameters
@@ -178,6 +179,22 @@ def test_monte_carlo_methods_on_crossed_factors(method, crossed):
     assert best_method(joint) == "thermodynamic"
     laplace = log_likelihood(joint, params, method="laplace")
     assert abs(laplace.value - expected) > 0.1
+
+
+def test_thermodynamic_integration_from_the_whole_precision(crossed, monkeypatch):
+    """As with many crossed levels: the precision as mass matrix, its Gaussian as the base."""
+    monkeypatch.setattr(coordinates, "WHOLE_LIMIT", 0)
+    monkeypatch.setattr(coordinates, "_SOLVE_COST", -1.0)
+    joint, params, expected = crossed
+    used = []
+    chosen = coordinates.CoordinateSystem.at
+    monkeypatch.setattr(
+        coordinates.CoordinateSystem, "at", lambda *args, **kw: used.append(chosen(*args, **kw)) or used[-1]
+    )
+    found = log_likelihood(joint, params, sampler=SAMPLERS["nuts"](), method="thermodynamic")
+    assert used[0].metric is not None
+    assert 0 < found.se < 0.3
+    assert abs(found.value - expected) < 5 * found.se
 
 
 def test_stated_error_of_importance_sampling_is_the_error(crossed):
