@@ -119,25 +119,10 @@ SLOW = {
     "x separates grades",
 }
 SLOW_FAMILIES = {"studentt", "tweedie", "zeroinflatednegativebinomial"}
-#: What is wrong and not yet mended: an error that is not glmmnet's own, or NaN. What works in spite of it fails.
-KNOWN = {
-    ("betabinomial", "1e300 trials"): "LinAlgError in the mode of b",
-    ("binomial", "no trials"): "RuntimeError when separation is looked for in no rows",
-    ("gaussian", "all near 1e-300"): "NaN: the variance is below the smallest number",
-    ("hurdlenegativebinomial", "one large count"): "LinAlgError in a step of Newton's method",
-    ("hurdlepoisson", "one large count"): "LinAlgError in a step of Newton's method",
-    ("negativebinomial", "whole and near 1e15"): "RuntimeWarning: no variance among the draws",
-    ("negativebinomial1", "whole and near 1e15"): "LinAlgError in the observed information",
-    ("studentt", "all near 1e-300"): "ValueError: the variance is below the smallest number",
-    ("tweedie", "computed from x"): "LinAlgError in the observed information",
-    ("tweedie", "whole and near 1e15"): "LinAlgError in the observed information",
-    ("tweedie", "within 1e-16 of 1"): "LinAlgError in the observed information",
-}
 
 
 def marks(family: str, kind: str) -> list[pytest.MarkDecorator]:
-    known = [pytest.mark.xfail(reason=KNOWN[family, kind], strict=True)] if (family, kind) in KNOWN else []
-    return known + [pytest.mark.slow] * (kind in SLOW or family in SLOW_FAMILIES)
+    return [pytest.mark.slow] * (kind in SLOW or family in SLOW_FAMILIES)
 
 
 def cases(ugly: dict[str, Values]) -> pytest.MarkDecorator:
