@@ -20,7 +20,7 @@ def read_numbers(family: Family, response: Response, *, booleans: bool = False) 
         raise family.disagree(
             response,
             f"is text or categorical with levels {list(response.levels[:5])}",
-            "use family='bernoulli' (two levels) or 'categorical', or give numbers",
+            "use family='bernoulli' (two levels), 'cumulative' (ordered) or 'categorical', or give numbers",
         )
     if response.kind == "counts":
         raise family.disagree(response, "gives successes and trials", "use family='binomial' or family='betabinomial'")
