@@ -76,11 +76,14 @@ def read_counts(family: Family, response: Response) -> Tensor:
 
 
 def refuse_counts(family: Family, response: Response, y: Tensor) -> None:
-    """DesignError for successes and trials (n, 2, 1) without a trial, or with more than are told apart."""
-    n = y[:, 1, 0]
+    """DesignError for successes and trials (n, 2, 1) that are all alike, too many to be told apart, or of no trial."""
+    k, n = y[:, 0, 0], y[:, 1, 0]
     if not bool((n > 0).any()):
         raise family.disagree(response, "has 0 trials in all rows", "there is nothing to explain")
     _refuse(family, response, n, n > _LARGEST_COUNT, "too many trials to be counts", "give counts")
+    for only, what in ((k, "success"), (n - k, "failure")):
+        if not bool((only > 0).any()):
+            raise family.disagree(response, f"has no {what} in any row", "both must occur")
 
 
 def _refuse(family: Family, response: Response, y: Tensor, wrong: Tensor, what: str, instead: str) -> None:

@@ -727,3 +727,11 @@ def test_classes_are_attributes_of_the_package(name: str) -> None:
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="Weibull"):
         _ = families.Weibull
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if "counts" in READS[name]])
+@pytest.mark.parametrize(("successes", "missing"), [(0.0, "success"), (4.0, "failure")])
+def test_counts_of_one_outcome_are_refused(name: str, successes: float, missing: str) -> None:
+    counts = Response("p(k, n)", "counts", np.column_stack([np.full(N, successes), np.full(N, 4.0)]))
+    with pytest.raises(DesignError, match=rf"`p\(k, n\)` has no {missing} in any row"):
+        resolve(name).encode(counts)
