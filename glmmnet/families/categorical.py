@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target
+from glmmnet.families._base import Target
+from glmmnet.families._classes import ClassFamily
 from glmmnet.links import BASELINE_LOGIT, SOFTMAX
 from glmmnet.typing import Dispersion, Response
 
@@ -19,7 +20,7 @@ _FEW_CLASSES = 32
 
 
 @FAMILIES.register("categorical")
-class Categorical(Family):
+class Categorical(ClassFamily):
     """y is class c with probability softmax(eta)_c.
 
     Parameters
@@ -41,7 +42,6 @@ class Categorical(Family):
 
     name = "categorical"
     single_precision = True
-    class_means = True
     canonical = True
 
     def __init__(self, reference: Any = None, class_cov: str = "independent") -> None:
@@ -139,18 +139,6 @@ class Categorical(Family):
         probabilities = self.mean(eta, phi).transpose(1, 2)
         flat = probabilities.reshape(-1, probabilities.shape[2])
         return torch.multinomial(flat, 1).reshape(probabilities.shape[:2]).to(eta.dtype)
-
-    def as_simulated(self, y: Tensor) -> Tensor:
-        return y[:, :, 0].argmax(dim=1)
-
-    def observed(self, y: Tensor) -> Tensor:
-        return y[:, :, 0]
-
-    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return mean * (1 - mean)
-
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return torch.xlogy(y[:, :, 0], mean).sum(dim=1)
 
     def __repr__(self) -> str:
         correlated = ", class_cov='us'" if self.class_cov == "us" else ""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target
+from glmmnet.families._base import Target
+from glmmnet.families._classes import ClassFamily
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
 
@@ -26,7 +27,7 @@ _LOG_DENSITY_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @FAMILIES.register("cumulative")
-class Cumulative(Family):
+class Cumulative(ClassFamily):
     """Ordered classes: link(P(y <= k)) = threshold_k - eta, eta = x'beta + z'b the same for all k, as in `ordinal`.
 
     Reads ordered categories, whole numbers and booleans; text and unordered categories with their order given. The
@@ -53,7 +54,6 @@ class Cumulative(Family):
     name = "cumulative"
     links = (LOGIT, PROBIT, CLOGLOG)
     link: ProbabilityLink
-    class_means = True
     single_precision = True
 
     def __init__(self, link: str | None = None, order: Sequence[Any] | None = None) -> None:
@@ -206,18 +206,6 @@ class Cumulative(Family):
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         below = self.link.inverse(eta)
         return (torch.rand_like(below[:, :1]) > below).sum(dim=1).to(eta.dtype)
-
-    def as_simulated(self, y: Tensor) -> Tensor:
-        return y[:, :, 0].argmax(dim=1)
-
-    def observed(self, y: Tensor) -> Tensor:
-        return y[:, :, 0]
-
-    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return mean * (1 - mean)
-
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return torch.xlogy(y[:, :, 0], mean).sum(dim=1)
 
 
 def _around(eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
