@@ -136,8 +136,8 @@ def test_betabinomial_names_what_it_cannot_estimate() -> None:
     family = families.BetaBinomial()
     for counts, found in (
         ([[0.0, 1.0], [1.0, 1.0]], "at most 1 trial"),
-        ([[0.0, 4.0], [0.0, 2.0]], "0 successes"),
-        ([[4.0, 4.0], [2.0, 2.0]], "6 successes"),
+        ([[0.0, 4.0], [0.0, 2.0]], "no success"),
+        ([[4.0, 4.0], [2.0, 2.0]], "no failure"),
     ):
         with pytest.raises(DesignError, match=found):
             family.encode(Response("p(k, n)", "counts", np.array(counts)))
