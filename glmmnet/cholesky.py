@@ -78,15 +78,15 @@ def may_factorize(nnz: int) -> bool:
     return nnz <= 2 * _FILL_LIMIT
 
 
-def can_factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
-    """Whether a matrix with H's pattern can be factored in reasonable time and memory."""
-    return dense_size(segments) <= DENSE_LIMIT or fill_bound(matrix) <= _FILL_LIMIT
+def has_sparse_factor(matrix: sp.csr_matrix) -> bool:
+    """Whether the sparse factor of a matrix with H's pattern is known to be small."""
+    return fill_bound(matrix) <= _FILL_LIMIT
 
 
 def factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> Factor:
     """The factor that suits H: blocked while little or dense is what is left beside the largest term, else sparse.
 
-    Ask :func:`can_factorize` first where H may be large.
+    More than :data:`DENSE_LIMIT` rows need :func:`has_sparse_factor`.
     """
     rows = dense_size(segments)
     if rows > DENSE_LIMIT:
@@ -97,7 +97,7 @@ def factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> Factor:
 
 def sparse_factor(matrix: sp.csr_matrix, single: bool = False) -> SparseFactor | None:
     """The sparse factor of H, or None where its fill is not known to be small."""
-    return SparseFactor(matrix, single) if fill_bound(matrix) <= _FILL_LIMIT else None
+    return SparseFactor(matrix, single) if has_sparse_factor(matrix) else None
 
 
 def fill_bound(matrix: sp.csr_matrix) -> float:
