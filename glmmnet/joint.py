@@ -102,6 +102,13 @@ class FixedColumns:
             return (self.values[:, :, None, None] * values[:, None]).reshape(len(values), -1, values.shape[2])
         return self.values[:, :, None] * torch.einsum("mc,ncs->nms", self.loading, values)
 
+    def transpose(self, values: Tensor) -> Tensor:
+        """The adjoint: (n, C, S) -> (m K, S), the classes innermost."""
+        if self.loading is None:
+            return torch.einsum("nm,ncs->mcs", self.values, values).flatten(0, 1)
+        by_predictor = torch.einsum("nm,ncs->mcs", self.values, values)
+        return torch.einsum("mc,mcs->ms", self.loading, by_predictor)
+
     def weighted(self, weight: Tensor) -> Tensor:
         """A weight (n, C, C) times what a unit of each coefficient adds to eta: (n, C, m K), the classes innermost."""
         if self.loading is None:
@@ -690,11 +697,15 @@ class JointModel:
 
     def precision_matrix(self, params: Parameters) -> sp.csr_matrix:
         """The prior precision of b, (Q C, Q C), sparse."""
+        return self.over_levels(self.precisions(params))
+
+    def over_levels(self, matrices: Sequence[Tensor]) -> sp.csr_matrix:
+        """Sparse (Q C, Q C): matrices (C, r, r) of each term for all its levels, times their A^-1 if they are related."""
         blocks = []
-        for term, precision in zip(self.terms, self.precisions(params), strict=True):
+        for term, matrix in zip(self.terms, matrices, strict=True):
             small = np.zeros((term.r, self.n_classes, term.r, self.n_classes))
             for c in range(self.n_classes):
-                small[:, c, :, c] = precision[c].numpy()
+                small[:, c, :, c] = matrix[c].numpy()
             size = term.r * self.n_classes
             levels = sp.eye(term.q) if term.relation is None else term.relation.sparse_precision()
             blocks.append(sp.kron(levels, small.reshape(size, size)))

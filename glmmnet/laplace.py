@@ -21,6 +21,8 @@ from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
 WHOLE_LIMIT = 512
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
+#: Newton steps with the whole precision at most, and the largest step of an effect that ends them.
+_WHOLE_STEPS, _WHOLE_TOLERANCE = 50, 1e-8
 #: Columns of an inverse that are solved for together.
 _COLUMNS_AT_ONCE = 500
 
@@ -313,7 +315,7 @@ def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GaussianPosterior:
-    """The posterior of b where it is exactly Gaussian: mode (Q, C) and the factor of its precision."""
+    """A Gaussian posterior of b, exact or the Laplace approximation: mode (Q, C) and the factor of its precision."""
 
     mode: Tensor
     factor: Factor
@@ -322,6 +324,11 @@ class GaussianPosterior:
         """Independent draws of b, (Q, C, S)."""
         spread = torch.as_tensor(self.factor.draw(draws))
         return self.mode[:, :, None] + spread.reshape(*self.mode.shape, draws)
+
+    def balanced(self, draws: int) -> Tensor:
+        """Draws (Q, C, S) whose second half mirrors the first: an even number has the posterior's own mean."""
+        half = self.draw((draws + 1) // 2)
+        return torch.cat([half, 2.0 * self.mode[:, :, None] - half], dim=2)[:, :, :draws]
 
     def sd(self) -> Tensor:
         """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""
@@ -343,6 +350,26 @@ def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> 
     pulled = joint.random_transpose(score).reshape(-1, 1).numpy()
     mode = torch.as_tensor(factor.solve(np.ascontiguousarray(pulled)))
     return GaussianPosterior(mode.reshape(joint.n_effects, joint.n_classes), factor)
+
+
+def laplace_posterior(
+    joint: JointModel, fixed: Tensor, params: Parameters, start: Tensor | None = None
+) -> GaussianPosterior:
+    """The Laplace approximation with the whole precision, its mode (Q, C) searched from `start`.
+
+    Ask :func:`has_factor` first. The curvature is the expected one.
+    """
+    mode = find_mode(joint, fixed, params).mode if start is None else start
+    prior, precisions = joint.precision_matrix(params), joint.precisions(params)
+    for _ in range(_WHOLE_STEPS):
+        eta = fixed + joint.random_eta(mode[:, :, None])
+        factor = factorize(joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments)
+        gradient = _gradient(joint, eta, mode, params.phi, precisions)
+        step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(mode.shape)
+        mode = mode + damped(joint, step)
+        if float(step.abs().max()) < _WHOLE_TOLERANCE:
+            break
+    return GaussianPosterior(mode, factor)
 
 
 def has_exact_posterior(joint: JointModel) -> bool:

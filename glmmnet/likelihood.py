@@ -24,6 +24,7 @@ from glmmnet.laplace import (
     find_mode,
     has_exact_posterior,
     has_factor,
+    laplace_posterior,
 )
 from glmmnet.quadrature import has_quadrature, level_quadrature, n_nodes
 from glmmnet.typing import Sampler, SamplerState
@@ -163,20 +164,11 @@ def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
             f"method='laplace' needs a precision that can be factored, here "
             f"{dense_size(joint.segments)} are left; use method='thermodynamic'."
         )
-    mode = find_mode(joint, fixed, params).mode
-    prior = joint.precision_matrix(params)
-    for _ in range(50):
-        eta = fixed + joint.random_eta(mode[:, :, None])
-        _, score = joint.log_likelihood_and_score(eta, params.phi)
-        gradient = (joint.random_transpose(score) - joint.prior(mode[:, :, None], joint.precisions(params))[1])[..., 0]
-        factor = factorize(joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments)
-        step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(mode.shape)
-        mode = mode + step
-        if float(step.abs().max()) < 1e-8:
-            break
+    posterior = laplace_posterior(joint, fixed, params)
+    mode, factor = posterior.mode, posterior.factor
     if not joint.family.canonical:
         eta = fixed + joint.random_eta(mode[:, :, None])
-        observed = joint.information(joint.curvature(eta, params.phi)[..., 0]) + prior
+        observed = joint.information(joint.curvature(eta, params.phi)[..., 0]) + joint.precision_matrix(params)
         factor = factorize(observed, joint.segments)
     log_joint = _log_joint(setting, mode[:, :, None])
     return float(log_joint[0]) + 0.5 * (mode.numel() * math.log(2 * math.pi) - factor.logdet), mode

@@ -12,7 +12,7 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.coordinates import CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import GaussianPosterior, gaussian_posterior
+from glmmnet.laplace import gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
 
 
@@ -63,7 +63,7 @@ def final_draws(
         return FinalDraws(empty, chains, draws, {}, None)
     if sampler is None:
         posterior = gaussian_posterior(joint, fixed, params)
-        parts = [_balanced(posterior, draws).to(torch.float32) for _ in range(chains)]
+        parts = [posterior.balanced(draws).to(torch.float32) for _ in range(chains)]
         return FinalDraws(torch.cat(parts, dim=2), chains, draws, {}, None)
     point = CoordinateSystem(joint).at(fixed, params, None)
     target = WhitenedPosterior(joint, fixed, params, point.whitening, 1)
@@ -78,9 +78,3 @@ def final_draws(
         stats.append(result.stats)
     together = {name: np.stack([s[name] for s in stats]) for name in stats[0]}
     return FinalDraws(torch.cat(kept, dim=2), chains, draws, together, getattr(sampler, "max_tree_depth", None))
-
-
-def _balanced(posterior: GaussianPosterior, draws: int) -> Tensor:
-    """Draws (Q, C, S) whose second half mirrors the first: an even number has the posterior's own mean."""
-    half = posterior.draw((draws + 1) // 2)
-    return torch.cat([half, 2.0 * posterior.mode[:, :, None] - half], dim=2)[:, :, :draws]
