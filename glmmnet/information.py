@@ -18,7 +18,8 @@ from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood, orthonormal_columns
 from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
-from glmmnet.joint import FixedColumns, JointModel, Parameters
+from glmmnet.fixed_part import FixedColumns
+from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters

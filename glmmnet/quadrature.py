@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.joint import FixedColumns, JointModel, Parameters
+from glmmnet.fixed_part import FixedColumns
+from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import find_mode, level_blocks
 from glmmnet.variance import VarianceParameter, derivative
 
