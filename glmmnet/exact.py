@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import BlockedCholesky
-from glmmnet.joint import FixedColumns, JointModel, Parameters
+from glmmnet.fixed_part import FixedColumns
+from glmmnet.joint import JointModel, Parameters
 
 #: Columns of X whose singular value is below this share of the largest are linear combinations of the others.
 _RANK = 1e-10

@@ -18,7 +18,8 @@ from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood, orthonormal_columns
 from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
-from glmmnet.joint import FixedColumns, JointModel, Parameters
+from glmmnet.fixed_part import FixedColumns
+from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
@@ -155,7 +156,7 @@ def _about_both(fitted: Fitted, columns: FixedColumns, pull: Tensor) -> tuple[Te
         _, information, cross = joint.dispersion_derivatives(fixed + joint.random_eta(b), fitted.params.phi)
         own += float(information.sum()) / draws.shape[2]
         taken = torch.einsum("qcm,qcs->m", pull, joint.random_transpose(cross))
-        shared += (columns.by_row(cross).sum(dim=0)[:, 0] - taken) / draws.shape[2]
+        shared += (columns.transpose(cross)[:, 0] - taken) / draws.shape[2]
     return shared, own
 
 

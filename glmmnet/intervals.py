@@ -12,8 +12,8 @@ from torch import Tensor
 
 from glmmnet.design import Design
 from glmmnet.fitted import Fitted
+from glmmnet.fixed_part import FixedColumns
 from glmmnet.information import FixedCovariance, feature_columns
-from glmmnet.joint import FixedColumns
 from glmmnet.prediction import (
     Request,
     conditional_draws,

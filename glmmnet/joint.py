@@ -10,27 +10,24 @@ that the column belongs to (zero-inflated), its class (correlated classes). With
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from glmmnet.cholesky import Segment
-from glmmnet.covariances import COVARIANCES, Covariance
-from glmmnet.crossings import Crossings, level_sum_matrix
+from glmmnet.crossings import Crossings
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
 from glmmnet.families import Family, Target
-from glmmnet.relations import Relation
-from glmmnet.typing import Dispersion, RandomTerm, WeightKind
+from glmmnet.fixed_part import FixedColumns, fixed_columns
+from glmmnet.random_terms import TermData, term_data
+from glmmnet.typing import Dispersion, WeightKind
 
 #: More classes than these are taken one by one in curvatures: the rest of a row's information is of the order 1 / C.
 MANY_CLASSES = 16
@@ -69,221 +66,6 @@ class Parameters:
             torch.lerp(self.beta, new.beta, gain),
             tuple(torch.lerp(old, fresh, gain) for old, fresh in zip(self.sigma, new.sigma, strict=True)),
             self.phi + gain * (new.phi - self.phi),
-        )
-
-
-@dataclass(frozen=True)
-class FixedColumns:
-    """Columns of the fixed part, and what they add to each of the C linear predictors.
-
-    Attributes
-    ----------
-    values : Tensor, (n, m)
-    loading : Tensor, (m, C), or None
-        What a unit of each column's one coefficient adds to each predictor. None: a coefficient for each predictor.
-    """
-
-    values: Tensor
-    loading: Tensor | None
-
-    def classes(self, predictors: int) -> int:
-        """K, coefficients a column."""
-        return predictors if self.loading is None else 1
-
-    def eta(self, coefficients: Tensor) -> Tensor:
-        """Their sum: coefficients (m, K, S) -> (n, C, S)."""
-        if self.loading is None:
-            return torch.einsum("nm,mcs->ncs", self.values, coefficients)
-        return torch.einsum("nm,mc,ms->ncs", self.values, self.loading, coefficients[:, 0])
-
-    def by_row(self, values: Tensor) -> Tensor:
-        """The adjoint row by row: (n, C, S) -> (n, m K, S), the classes innermost."""
-        if self.loading is None:
-            return (self.values[:, :, None, None] * values[:, None]).reshape(len(values), -1, values.shape[2])
-        return self.values[:, :, None] * torch.einsum("mc,ncs->nms", self.loading, values)
-
-    def transpose(self, values: Tensor) -> Tensor:
-        """The adjoint: (n, C, S) -> (m K, S), the classes innermost."""
-        if self.loading is None:
-            return torch.einsum("nm,ncs->mcs", self.values, values).flatten(0, 1)
-        by_predictor = torch.einsum("nm,ncs->mcs", self.values, values)
-        return torch.einsum("mc,mcs->ms", self.loading, by_predictor)
-
-    def weighted(self, weight: Tensor) -> Tensor:
-        """A weight (n, C, C) times what a unit of each coefficient adds to eta: (n, C, m K), the classes innermost."""
-        if self.loading is None:
-            return torch.einsum("nm,ncd->ncmd", self.values, weight).flatten(2)
-        return torch.einsum("nm,ncd,md->ncm", self.values, weight, self.loading)
-
-    def beside(self, values: Tensor, loading: Tensor | None) -> FixedColumns:
-        """With further columns (n, h), which all load alike (C,)."""
-        if self.loading is None or loading is None:
-            return FixedColumns(torch.cat([self.values, values], dim=1), self.loading)
-        more = loading.expand(values.shape[1], -1)
-        return FixedColumns(torch.cat([self.values, values], dim=1), torch.cat([self.loading, more]))
-
-    def groups(self) -> list[Tensor]:
-        """Numbers of the columns that load alike."""
-        if self.loading is None or not len(self.loading):
-            return [torch.arange(self.values.shape[1])]
-        _, of_column = torch.unique(self.loading, dim=0, return_inverse=True)
-        return [(of_column == k).nonzero()[:, 0] for k in range(int(of_column.max()) + 1)]
-
-    def information(self, weight: Tensor) -> Tensor:
-        """Information about the coefficients for a weight (n, C, C): (m K, m K), the classes innermost."""
-        x, size = self.values, self.values.shape[1] * self.classes(weight.shape[1])
-        if self.loading is None:
-            return torch.einsum("nk,ncd,nm->kcmd", x, weight, x).reshape(size, size)
-        out = torch.zeros(size, size, dtype=x.dtype)
-        for i in self.groups() if size else []:
-            own = torch.einsum("c,ncd->nd", self.loading[i[0]], weight)
-            for j in self.groups():
-                out[i[:, None], j] = x[:, i].T @ ((own @ self.loading[j[0]])[:, None] * x[:, j])
-        return out
-
-
-class TermData:
-    """A random term as tensors: gathers level effects to rows and sums rows to levels.
-
-    Attributes
-    ----------
-    label, group, names, levels, structure
-        As in :class:`glmmnet.typing.RandomTerm`.
-    covariance : Covariance
-    index : Tensor of int64, (n,)
-    z : Tensor, (n, r), or None when it is one column of ones
-    start : int
-        First row of the term in b.
-    positions : tuple of int
-        See :class:`glmmnet.typing.RandomTerm`.
-    relation : Relation or None
-        Known correlation of the levels; None: they are independent.
-    loading : Tensor, (r, C), or None
-        What a unit of each column adds to each linear predictor; None: effects of its own in each.
-    """
-
-    def __init__(
-        self,
-        label: str,
-        group: str,
-        names: tuple[str, ...],
-        levels: pd.Index,
-        structure: str,
-        index: np.ndarray,
-        z: np.ndarray,
-        start: int,
-        positions: tuple[int, ...] = (),
-        relation: Relation | None = None,
-        loading: Tensor | None = None,
-    ) -> None:
-        self.label, self.group, self.names, self.levels, self.structure = (
-            label,
-            group,
-            names,
-            levels,
-            structure,
-        )
-        self.covariance: Covariance = COVARIANCES[structure].at(positions)
-        self.positions, self.relation = positions, relation
-        self.index = torch.as_tensor(index)
-        self.q, self.r = len(levels), z.shape[1]
-        self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
-        self.start, self.loading = start, loading
-        self._sum = level_sum_matrix(index, self.q)
-
-    def single(self) -> TermData:
-        """The same term in single precision, sharing the level codes."""
-        twin = copy.copy(self)
-        twin.z = None if self.z is None else self.z.to(torch.float32)
-        twin.loading = None if self.loading is None else self.loading.to(torch.float32)
-        twin._sum = _as_single(self._sum)
-        return twin
-
-    @cached_property
-    def size(self) -> Tensor:
-        """Root mean square of each column of z, (r,)."""
-        if self.z is None:
-            return torch.ones(1, dtype=torch.float64)
-        return self.z.to(torch.float64).square().mean(dim=0).sqrt()
-
-    @property
-    def rows(self) -> slice:
-        """Rows of the term in b."""
-        return slice(self.start, self.start + self.q * self.r)
-
-    def own_columns(self, z: Tensor) -> Tensor:
-        """Columns of any rows' z as the design has them, (n, k) -> (n, r): of correlated classes each once a class."""
-        return z if z.shape[1] == self.r else z.repeat_interleave(self.r // z.shape[1], dim=1)
-
-    def columns(self) -> Tensor:
-        """Z with the column of ones written out, (n, r)."""
-        return torch.ones(len(self.index), 1, dtype=torch.float64) if self.z is None else self.z
-
-    def gather(self, b: Tensor) -> Tensor:
-        """Effects of each row's level, column by column: b (Q, C, S) -> (n, r, C, S)."""
-        tail = b.shape[1:]
-        own = b[self.rows].reshape(self.q, -1)
-        # Torch gathers from one column six times faster as a vector than as a matrix.
-        own = own[:, 0] if own.shape[1] == 1 else own
-        return own.index_select(0, self.index).reshape(-1, self.r, *tail)
-
-    def decorrelated(self, own: Tensor) -> Tensor:
-        """A^-1 own for effects (q, ...) of levels with known correlation A; `own` where they are independent."""
-        return own if self.relation is None else self.relation.over_levels(self.relation.precision, own)
-
-    def eta(self, b: Tensor) -> Tensor:
-        """The term's share of the linear predictor, (n, C, S)."""
-        effects = self.gather(b)
-        if self.loading is not None:
-            return torch.einsum("rc,nrs->ncs", self.loading, self.scaled(effects[:, :, 0]))
-        if self.z is None:
-            return effects[:, 0]
-        return torch.einsum("nr,nrcs->ncs", self.z, effects) if self.r > 1 else effects[:, 0] * self.z[:, :, None]
-
-    def scaled(self, values: Tensor) -> Tensor:
-        """Values (n, r, ...) times z."""
-        if self.z is None:
-            return values
-        return values * self.z.reshape(*self.z.shape, *[1] * (values.dim() - 2)).to(values.dtype)
-
-    def level_sum(self, values: Tensor) -> Tensor:
-        """Sum rows to levels: (n, ...) -> (q, ...)."""
-        flat = values.reshape(values.shape[0], -1)
-        # The product with a matrix in column order takes six times as long.
-        flat = flat[:, 0] if flat.shape[1] == 1 else flat.contiguous()
-        return (self._sum @ flat).reshape(self.q, *values.shape[1:])
-
-    def transpose(self, values: Tensor) -> Tensor:
-        """Z' values: (n, C, S) -> (q * r, C, S)."""
-        if self.loading is not None:
-            own = self.scaled(torch.einsum("rc,ncs->nrs", self.loading, values))
-            return self.level_sum(own).reshape(-1, 1, values.shape[2])
-        if self.z is None:
-            return self.level_sum(values)
-        weighted = self.z[:, :, None, None] * values[:, None]
-        return self.level_sum(weighted).reshape(-1, *values.shape[1:])
-
-    def information(self, weight: Tensor) -> Tensor:
-        """Blocks of Z'WZ that belong to a level, (q, r C, r C), for a weight (n, C, C); with loadings (q, r, r)."""
-        if self.loading is not None:
-            between = torch.einsum("ic,ncd,jd->nij", self.loading, weight, self.loading)
-            return self.level_sum(self.scaled(self.scaled(between).mT).mT)
-        size = self.r * weight.shape[1]
-        if self.z is None:
-            return self.level_sum(weight).reshape(self.q, size, size)
-        outer = self.z[:, :, None, None, None] * self.z[:, None, None, :, None] * weight[:, None, :, None, :]
-        return self.level_sum(outer).reshape(self.q, size, size)
-
-
-def _as_single(matrix: Tensor) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.sparse_csr_tensor(
-            matrix.crow_indices(),
-            matrix.col_indices(),
-            matrix.values().to(torch.float32),
-            matrix.shape,
-            check_invariants=False,
         )
 
 
@@ -332,7 +114,7 @@ class JointModel:
         f_loading = target.loading("")
         terms, start = [], 0
         for t in design.random:
-            terms.append(_term_data(t, target, start))
+            terms.append(term_data(t, target, start))
             start += terms[-1].q * terms[-1].r
         weights = np.ones(design.n) if design.weights is None else design.weights
         divisor = None
@@ -700,7 +482,7 @@ class JointModel:
         return self.over_levels(self.precisions(params))
 
     def over_levels(self, matrices: Sequence[Tensor]) -> sp.csr_matrix:
-        """Sparse (Q C, Q C): matrices (C, r, r) of each term for all its levels, times their A^-1 if they are related."""
+        """Sparse (Q C, Q C): each term's matrix (C, r, r) for all its levels, times A^-1 if they are related."""
         blocks = []
         for term, matrix in zip(self.terms, matrices, strict=True):
             small = np.zeros((term.r, self.n_classes, term.r, self.n_classes))
@@ -726,67 +508,6 @@ def check_precision_weights(family: Family) -> None:
 def _inverse(sigma: Tensor) -> Tensor:
     """Inverse of covariances (C, r, r): by Cholesky, as the one by LU of a nearly singular matrix is not definite."""
     return 1.0 / sigma if sigma.shape[-1] == 1 else torch.cholesky_inverse(torch.linalg.cholesky(sigma))
-
-
-def fixed_columns(design: Design, target: Target) -> tuple[Tensor, tuple[str, ...], Tensor | None]:
-    """X of any design's rows, its columns' names and loadings (p, C); thresholds stand in place of the intercept."""
-    x = torch.tensor(np.ascontiguousarray(design.X), dtype=torch.float64)
-    if not target.loadings:
-        return x, design.x_names, None
-    loading = torch.stack([_of_part(target, part) for part in design.x_parts]) if len(design.x_names) else _none(target)
-    if not target.thresholds:
-        return x, design.x_names, loading
-    if "Intercept" not in design.x_names:
-        raise DesignError(
-            "the thresholds of an ordinal response take the place of the intercept, which the formula leaves out; "
-            "write it without `0 +` or `- 1`."
-        )
-    rest = [k for k, name in enumerate(design.x_names) if name != "Intercept"]
-    count = len(target.thresholds)
-    names = (*target.thresholds, *(design.x_names[k] for k in rest))
-    values = torch.cat([torch.ones(len(x), count, dtype=torch.float64), x[:, rest]], dim=1)
-    return values, names, torch.cat([torch.eye(count, dtype=torch.float64), loading[rest]])
-
-
-def _of_part(target: Target, part: str) -> Tensor:
-    loading = target.loading(part)
-    assert loading is not None
-    return loading
-
-
-def _none(target: Target) -> Tensor:
-    return torch.zeros(0, len(target.predictors), dtype=torch.float64)
-
-
-def _term_data(term: RandomTerm, target: Target, start: int) -> TermData:
-    """One random term as tensors; of correlated classes every column once for each class."""
-    names, z, loading = term.names, term.z, None
-    if target.correlated:
-        classes = len(target.predictors)
-        names = tuple(f"{name}[{label}]" for name in term.names for label in target.predictors)
-        z = class_columns(z, classes)
-        loading = torch.eye(classes, dtype=torch.float64).repeat(len(term.names), 1)
-    elif target.loadings:
-        loading = _of_part(target, term.part).expand(len(names), -1)
-    relation = None if term.correlation is None else Relation(term.correlation)
-    return TermData(
-        term.label,
-        term.group,
-        names,
-        term.levels,
-        term.structure,
-        term.index,
-        z,
-        start,
-        term.positions,
-        relation,
-        loading,
-    )
-
-
-def class_columns(z: np.ndarray, classes: int) -> np.ndarray:
-    """Every column of z (n, r) once for each class, the classes innermost: (n, r classes)."""
-    return np.repeat(z, classes, axis=1)
 
 
 def away_from_singular(sigma: Tensor) -> Tensor:

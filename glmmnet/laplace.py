@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import DENSE_LIMIT, Factor, dense_size, factorize, has_sparse_factor, may_factorize
-from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
+from glmmnet.random_terms import TermData
 
 #: Up to this many effects (Q C) the whole precision is factored; beyond, its per-level blocks.
 WHOLE_LIMIT = 512

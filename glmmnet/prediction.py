@@ -14,7 +14,7 @@ from torch import Tensor
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
 from glmmnet.fitted import Fitted
-from glmmnet.joint import TermData
+from glmmnet.random_terms import TermData
 from glmmnet.typing import RandomTerm
 
 LEVELS = ("conditional", "population", "marginal")

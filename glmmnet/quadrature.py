@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.joint import FixedColumns, JointModel, Parameters
+from glmmnet.fixed_part import FixedColumns
+from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import find_mode, level_blocks
 from glmmnet.variance import VarianceParameter, derivative
 
@@ -201,6 +202,6 @@ def second_order(
                 complete[size + a, size + b_] = 0.5 * term.q * (pulled[a] * derivatives[b_].T).sum()
     if dispersion:
         complete[-1, -1] = about_dispersion
-        complete[:size, -1] = complete[-1, :size] = columns.by_row(mean_cross[:, :, None]).sum(dim=0)[:, 0]
+        complete[:size, -1] = complete[-1, :size] = columns.transpose(mean_cross[:, :, None])[:, 0]
     value = float(torch.logsumexp(quadrature.log_mass, dim=1).sum())
     return SecondOrder(value, mean.sum(dim=0), complete - (second - mean.T @ mean), complete)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glmmnet.joint import JointModel, Parameters, TermData
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.random_terms import TermData
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
-from glmmnet.joint import MANY_CLASSES, JointModel, Parameters, TermData
+from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
+from glmmnet.random_terms import TermData
 
 #: Rows x draws x columns of the Newton step's design that are held at once.
 _ENTRIES_AT_ONCE = 20_000_000
