@@ -68,8 +68,8 @@ class Factor(Protocol):
         """H^-1 rhs for rhs (D, k)."""
         ...
 
-    def draw(self, draws: int) -> np.ndarray:
-        """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
+    def spread(self, normal: np.ndarray) -> np.ndarray:
+        """Of standard normals (D, k), draws from N(0, H^-1)."""
         ...
 
 
@@ -217,9 +217,8 @@ class SparseFactor:
         product[self._order] = self._root @ normal
         return product
 
-    def draw(self, draws: int) -> np.ndarray:
-        """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
-        normal = torch.randn(self.size, draws, dtype=torch.float64).numpy()
+    def spread(self, normal: np.ndarray) -> np.ndarray:
+        """Of standard normals (D, k), draws from N(0, H^-1)."""
         return self.solve(self.multiply(normal))
 
 
@@ -272,7 +271,7 @@ class BlockedCholesky:
         return out
 
     def backward(self, rhs: np.ndarray) -> np.ndarray:
-        """L'^-1 rhs for rhs (D, k); applied to standard normals it gives draws from N(0, H^-1)."""
+        """L'^-1 rhs for rhs (D, k)."""
         out = np.empty_like(rhs)
         top = rhs[self._first]
         if len(self._rest):
@@ -286,9 +285,9 @@ class BlockedCholesky:
         """H^-1 rhs for rhs (D, k)."""
         return self.backward(self.forward(rhs))
 
-    def draw(self, draws: int) -> np.ndarray:
-        """Draws from N(0, H^-1), (D, draws), from torch's global generator."""
-        return self.backward(torch.randn(self._n, draws, dtype=torch.float64).numpy())
+    def spread(self, normal: np.ndarray) -> np.ndarray:
+        """Of standard normals (D, k), draws from N(0, H^-1)."""
+        return self.backward(normal)
 
 
 def _solve(factor: Tensor, rhs: np.ndarray, *, upper: bool) -> np.ndarray:

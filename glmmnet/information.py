@@ -1,7 +1,8 @@
 """Standard errors of the fixed effects and the variances.
 
-Where b can be integrated out by quadrature, the observed information of both together; else marginal information for
-the fixed effects, and the curvature of the exact likelihood or Louis' formula over draws for the variances.
+Where it is affordable, the observed information of both together: by quadrature, or with the nearest Gaussian in place
+of b's posterior. Else marginal information for the fixed effects, and the curvature of the exact likelihood or Louis'
+formula over draws for the variances.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from glmmnet.fitted import Fitted
 from glmmnet.fixed_part import FixedColumns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import has_factor, level_blocks
+from glmmnet.observed import ObservedScore, has_observed
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
+from glmmnet.steps import ParameterSteps
 from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
 
 #: Draws that the weights W are averaged over.
@@ -92,8 +95,8 @@ def feature_columns(fitted: Fitted, design: Design) -> Tensor | None:
     return columns - joint.columns_of(design).values[:, picked] @ share
 
 
-def fixed_covariance(fitted: Fitted) -> FixedCovariance:
-    """Inverse of the observed information where that is at hand, see :func:`observed_information`.
+def fixed_covariance(fitted: Fitted, observed: Tensor | None) -> FixedCovariance:
+    """Inverse of the observed information where that is at hand: `observed`, of :func:`observed_information`.
 
     Else of X'WX - X'WZ (Z'WZ + Sigma^-1)^-1 Z'WX, W averaged over the final draws, the variances taken as known. The
     last hidden layer joins X as ridge-penalised columns, so that the errors of beta know of the network.
@@ -111,10 +114,9 @@ def fixed_covariance(fitted: Fitted) -> FixedCovariance:
         nothing = torch.zeros(joint.n_effects, joint.n_classes, 0, dtype=torch.float64)
         return FixedCovariance(torch.zeros(0, 0, dtype=torch.float64), 0, kind, nothing)
     information, pull = _marginal_information(joint, fitted.working, weight, columns)
-    joined = _joint_information(fitted, basis)
-    if joined is not None:
+    if observed is not None:
         kind, k = "observed", len(information)
-        information = joined[:k, :k] - joined[:k, k:] @ _pinv(joined[k:, k:]) @ joined[k:, :k]
+        information = observed[:k, :k] - observed[:k, k:] @ _pinv(observed[k:, k:]) @ observed[k:, :k]
     elif _shares_with_dispersion(joint):
         k = basis.values.shape[1] * joint.n_coefficients
         shared, own = _about_both(fitted, basis, pull[:, :, :k])
@@ -276,23 +278,22 @@ class VarianceErrors:
         return float(self.se[self.parameters.index(wanted)]) if wanted in self.parameters else float("nan")
 
 
-def variance_errors(fitted: Fitted) -> VarianceErrors:
+def variance_errors(fitted: Fitted, observed: Tensor | None) -> VarianceErrors:
     """Standard errors of Sigma and the residual standard deviation.
 
-    From the observed information or the curvature of the exact likelihood where one is at hand and the parameters are
-    few, else by Louis (1982): expected complete-data information minus the variance of the complete-data score over
-    the draws. Where that is indefinite or noisy, expected information of the linearised model.
+    From the `observed` information, see :func:`observed_information`, or the curvature of the exact likelihood where
+    one is at hand and the parameters are few, else by Louis (1982): expected complete-data information minus the
+    variance of the complete-data score over the draws. Where that is indefinite or noisy, expected information of the
+    linearised model.
     """
     joint = fitted.joint
     everything, active = variance_parameters(joint), active_parameters(joint, fitted.params)
     se = np.full(len(everything), np.nan)
     if not active:
         return VarianceErrors(everything, se)
-    basis, _, _ = _basis(joint, 0)
-    joined = _joint_information(fitted, basis)
-    if joined is not None:
-        k = len(joined) - len(active)
-        information = (joined[k:, k:] - joined[k:, :k] @ _pinv(joined[:k, :k]) @ joined[:k, k:]).numpy()
+    if observed is not None:
+        k = len(observed) - len(active)
+        information = (observed[k:, k:] - observed[k:, :k] @ _pinv(observed[:k, :k]) @ observed[:k, k:]).numpy()
         known = np.arange(len(active))
     elif _is_differenced(fitted, len(active)):
         information = _curvature(fitted, active)
@@ -300,6 +301,7 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     else:
         information, known = _sampled(fitted, active)
         if _shares_with_dispersion(joint):
+            basis, _, _ = _basis(joint, 0)
             of_beta, pull = _marginal_information(joint, fitted.working, _mean_weight(fitted), basis)
             shared, _ = _about_both(fitted, basis, pull)
             # About log phi^(1/2), which comes last.
@@ -311,22 +313,37 @@ def variance_errors(fitted: Fitted) -> VarianceErrors:
     return VarianceErrors(everything, se)
 
 
-def _joint_information(fitted: Fitted, columns: FixedColumns) -> Tensor | None:
-    """Observed information; None where quadrature does not apply or costs too much, or away from a maximum."""
+def observed_information(fitted: Fitted) -> Tensor | None:
+    """Observed information about all parameters, see :class:`glmmnet.steps.ParameterSteps`.
+
+    None for models with a network and Gaussian ones, where it costs too much, and away from a maximum.
+    """
     joint = fitted.joint
-    if fitted.predictor is not None or joint.family.quadratic or not has_quadrature(joint):
+    if fitted.predictor is not None or joint.family.quadratic or not joint.terms:
         return None
     active = active_parameters(joint, fitted.params)
-    scores = columns.values.shape[1] * joint.n_coefficients + len(active)
-    nodes = derivative_nodes(joint, scores)
-    if scores > _MOST_PARAMETERS or nodes is None:
-        return None
-    information = second_order(joint, fitted.working, fitted.f, columns, active, nodes).information
-    if not bool(torch.isfinite(information).all()):
+    information = _by_quadrature(fitted, active) if has_quadrature(joint) else _by_nearest_gaussian(fitted, active)
+    if information is None or not bool(torch.isfinite(information).all()):
         return None
     scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
     smallest = torch.linalg.eigvalsh(scale[:, None] * information * scale)[:1]
     return None if bool((smallest < -_INDEFINITE).any()) else information
+
+
+def _by_quadrature(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> Tensor | None:
+    joint, basis = fitted.joint, ParameterSteps(fitted.joint).basis
+    scores = basis.values.shape[1] * joint.n_coefficients + len(active)
+    nodes = derivative_nodes(joint, scores)
+    if scores > _MOST_PARAMETERS or nodes is None:
+        return None
+    return second_order(joint, fitted.working, fitted.f, basis, active, nodes).information
+
+
+def _by_nearest_gaussian(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> Tensor | None:
+    if not has_observed(fitted.joint):
+        return None
+    observed = ObservedScore(fitted.joint, fitted.f, active)
+    return observed.information(observed.at(fitted.working))
 
 
 def _sampled(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -322,14 +322,16 @@ class GaussianPosterior:
     factor: Factor
 
     def draw(self, draws: int) -> Tensor:
-        """Independent draws of b, (Q, C, S)."""
-        spread = torch.as_tensor(self.factor.draw(draws))
-        return self.mode[:, :, None] + spread.reshape(*self.mode.shape, draws)
+        """Independent draws of b, (Q, C, S), from torch's global generator."""
+        return self.mode[:, :, None] + self._spread(torch.randn(self.mode.numel(), draws, dtype=torch.float64))
 
-    def balanced(self, draws: int) -> Tensor:
-        """Draws (Q, C, S) whose second half mirrors the first: an even number has the posterior's own mean."""
-        half = self.draw((draws + 1) // 2)
-        return torch.cat([half, 2.0 * self.mode[:, :, None] - half], dim=2)[:, :, :draws]
+    def balanced(self, normal: Tensor) -> Tensor:
+        """Draws (Q, C, 2 S) of standard normals (Q C, S), each with its mirror image: their mean is the posterior's."""
+        spread = self._spread(normal)
+        return self.mode[:, :, None] + torch.cat([spread, -spread], dim=2)
+
+    def _spread(self, normal: Tensor) -> Tensor:
+        return torch.as_tensor(self.factor.spread(normal.numpy())).reshape(*self.mode.shape, -1)
 
     def sd(self) -> Tensor:
         """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""

@@ -87,7 +87,7 @@ def log_likelihood(
     ----------
     joint : JointModel
     params : Parameters
-        Variances of exactly 0 replaced, see :func:`glmmnet.em.loop.floored`.
+        Variances of exactly 0 replaced, see :func:`glmmnet.em.boundary.floored`.
     f : Tensor, (n, C), optional
         Network output, held fixed.
     sampler : Sampler, optional

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from glmmnet.design import Design, DesignState, build_design
+from glmmnet.em.boundary import floored, on_boundary, without_crawling
 from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.final import final_draws
 from glmmnet.em.holdout import Marks, held_rows
-from glmmnet.em.loop import Problem, floored, run
+from glmmnet.em.loop import Problem, run
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
 from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
@@ -37,12 +38,6 @@ from glmmnet.results import GLMMNetResults
 from glmmnet.samplers import SAMPLERS
 from glmmnet.threads import torch_session
 from glmmnet.typing import Sampler, WeightKind
-from glmmnet.variance import without
-
-#: Standard deviations below this share of the residual's (or of eta's unit) are reported as 0.
-_BOUNDARY = 1e-4
-#: Variances that EM left below this share of their standard error at 0 are 0.
-_CRAWLING = 0.1
 
 
 class GLMMNet:
@@ -290,9 +285,9 @@ class GLMMNet:
             f = predictor.predict(problem.xs) if last.phase == "network" else last.f
         refuse_exact_fit(joint, params.phi, f)
         separating = separating_columns(joint, params, f) + separating_groups(joint, params)
-        params = _on_boundary(joint, params)
+        params = on_boundary(joint, params)
         if last.phase == "polish" and not joint.family.quadratic:
-            params = _without_crawling(joint, params, f)
+            params = without_crawling(joint, params, f)
         projection = None
         if f is not None and config.orthogonalize == "auto":
             params, f, projection = _project(self.design, joint, params, f)
@@ -363,34 +358,6 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
     elif joint.family.has_dispersion:
         row[joint.family.dispersion_name] = state.params.phi
     return row
-
-
-def _on_boundary(joint: JointModel, params: Parameters) -> Parameters:
-    """Variances too small to tell from 0 are 0, with their covariances."""
-    size = params.phi**0.5 if joint.family.residual else joint.eta_unit
-    keep = []
-    for term, matrix in zip(joint.terms, params.sigma, strict=True):
-        reach = torch.diagonal(matrix, dim1=1, dim2=2).sqrt() * term.columns().square().mean(dim=0).sqrt()
-        keep.append(reach > _BOUNDARY * size)
-    return without(joint, params, keep)
-
-
-def _without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) -> Parameters:
-    """Variances that cannot be told from 0 are 0: EM approaches the boundary ever more slowly and never arrives.
-
-    Such a variance is below a tenth of its standard error at 0, (2 / sum over levels of information^2)^(1/2), which
-    costs less than 0.01 of deviance.
-    """
-    weight = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0]
-    keep = []
-    for term, matrix in zip(joint.terms, params.sigma, strict=True):
-        if term.loading is None:
-            about_level = term.level_sum(term.columns().square()[:, :, None] * weight.diagonal(dim1=1, dim2=2)[:, None])
-        else:
-            about_level = term.information(weight).diagonal(dim1=1, dim2=2)[:, :, None]
-        error = (2.0 / about_level.square().sum(dim=0).clamp_min(1e-300)).sqrt().T
-        keep.append(matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error)
-    return without(joint, params, keep)
 
 
 def _project(

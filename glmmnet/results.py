@@ -20,7 +20,7 @@ from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.formula.constraints import linear_constraints
 from glmmnet.inference_data import to_arviz
-from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, variance_errors
+from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, observed_information, variance_errors
 from glmmnet.intervals import PredictionResults, predict_with_error
 from glmmnet.likelihood import LogLikelihood, log_likelihood
 from glmmnet.plots import PlotAccessor
@@ -422,12 +422,16 @@ class GLMMNetResults:
         return diagnose(self.fitted)
 
     @cached_property
+    def _observed(self) -> torch.Tensor | None:
+        return observed_information(self.fitted)
+
+    @cached_property
     def _fixed_covariance(self) -> FixedCovariance:
-        return fixed_covariance(self.fitted)
+        return fixed_covariance(self.fitted, self._observed)
 
     @cached_property
     def _variance_errors(self) -> VarianceErrors:
-        return variance_errors(self.fitted)
+        return variance_errors(self.fitted, self._observed)
 
     def summary(self, alpha: float = 0.05) -> Summary:
         """Summary table: prints in 80 columns, HTML in a notebook, ``as_latex()``, ``as_markdown()``."""

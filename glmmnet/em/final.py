@@ -63,7 +63,9 @@ def final_draws(
         return FinalDraws(empty, chains, draws, {}, None)
     if sampler is None:
         posterior = gaussian_posterior(joint, fixed, params)
-        parts = [posterior.balanced(draws).to(torch.float32) for _ in range(chains)]
+        half = (joint.n_effects * joint.n_classes, (draws + 1) // 2)
+        each = [posterior.balanced(torch.randn(half, dtype=torch.float64))[:, :, :draws] for _ in range(chains)]
+        parts = [b.to(torch.float32) for b in each]
         return FinalDraws(torch.cat(parts, dim=2), chains, draws, {}, None)
     point = CoordinateSystem(joint).at(fixed, params, None)
     target = WhitenedPosterior(joint, fixed, params, point.whitening, 1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import dense_size
+from glmmnet.em.boundary import floored
 from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
@@ -20,6 +21,7 @@ from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
+from glmmnet.em.stochastic import finish_by_scores, has_scores
 from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood
@@ -139,7 +141,12 @@ def _given_f(
         yield from _maximise(joint, params, f, iteration, config)
     else:
         states = _polish(joint, params, f, iteration, problem.sampler, config, b)
-        yield from finish_by_newton(states, joint, f, config) if has_newton(joint) else states
+        if has_newton(joint):
+            states = finish_by_newton(states, joint, f, config)
+        elif f is None and has_scores(joint):
+            draws = config.em_draws or _draws(joint)
+            states = finish_by_scores(states, joint, f, problem.sampler, draws, config)
+        yield from states
 
 
 def _output(joint: JointModel, f: Tensor | None) -> Tensor:
@@ -192,17 +199,6 @@ def _ml_state(
 
 def _no_effects(joint: JointModel) -> Tensor:
     return torch.zeros(0, joint.n_classes, 1, dtype=torch.float64)
-
-
-def floored(joint: JointModel, params: Parameters) -> Parameters:
-    """`params` with variances of exactly 0 replaced by ones that the posterior of b can be computed with."""
-    smallest = 1e-10 * (params.phi if joint.family.residual else joint.eta_unit**2)
-    sigma = []
-    for term, matrix in zip(joint.terms, params.sigma, strict=True):
-        scale = smallest / term.columns().square().mean(dim=0).clamp_min(1e-12)
-        diagonal = torch.diagonal(matrix, dim1=-2, dim2=-1)
-        sigma.append(matrix + torch.diag_embed((scale - diagonal).clamp_min(0.0)))
-    return Parameters(params.beta, tuple(sigma), params.phi)
 
 
 def _polish(

@@ -6,7 +6,7 @@ log dispersion take them to the maximum, free of Monte Carlo error. f is held fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from glmmnet.em.config import EMConfig
 from glmmnet.em.state import EMState
-from glmmnet.exact import orthonormal_columns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.quadrature import SecondOrder, derivative_nodes, has_quadrature, second_order
+from glmmnet.steps import ParameterSteps, n_parameters
 from glmmnet.variance import VarianceParameter, active_parameters, shifted, without
 
 #: Quadrature points a dimension of the first searches, before as many as the likelihood takes; and the change of the
@@ -28,8 +28,6 @@ _EARLY = 3
 _NEAR = 0.05
 #: Newton steps, and halvings of one, at most.
 _STEPS, _HALVINGS = 20, 8
-#: A step moves log standard deviations and Fisher z at most so far, and the fixed part of eta (root mean square).
-_LONGEST, _LONGEST_ETA = 1.0, 2.0
 #: Most parameters.
 _MOST_PARAMETERS = 100
 #: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
@@ -50,40 +48,54 @@ def has_newton(joint: JointModel) -> bool:
     """Whether the polish may end by Newton's method: quadrature applies, is affordable, and is needed."""
     if joint.family.quadratic or not has_quadrature(joint):
         return False
-    parameters = _n_parameters(joint)
+    parameters = n_parameters(joint)
     return parameters <= _MOST_PARAMETERS and derivative_nodes(joint, parameters) is not None
-
-
-def _n_parameters(joint: JointModel) -> int:
-    term = joint.terms[0]
-    coefficients = joint.n_coefficients * joint.X.shape[1]
-    return coefficients + joint.n_classes * term.covariance.n_parameters(term.r) + int(joint.family.has_dispersion)
 
 
 def finish_by_newton(
     states: Iterator[EMState], joint: JointModel, f: Tensor | None, config: EMConfig
 ) -> Iterator[EMState]:
-    """The states of the polish until Newton's method converges from one of them, then that maximum as the last.
+    """The states of the polish until Newton's method converges from one of them, then that maximum as the last."""
 
-    It is tried early, after the burn-in, and once more from where the polish ends.
+    def attempt(state: EMState) -> EMState | None:
+        found = maximise(joint, state.params, f, min(config.tol / 10, _TOLERANCE))
+        return None if found is None else last_state(state, joint, f, found.params, state.b, found.decrement)
+
+    return finish_by(states, attempt, config)
+
+
+def finish_by(
+    states: Iterator[EMState], attempt: Callable[[EMState], EMState | None], config: EMConfig
+) -> Iterator[EMState]:
+    """The states until an attempt to finish from one of them succeeds, and what it finds.
+
+    It is tried early, after the burn-in, and once more from where the states end.
     """
     tried = (min(_EARLY, max(config.burn_in, 1)), config.burn_in, config.max_iter)
     for count, state in enumerate(states, start=1):
         yield state
         if count in tried or state.converged:
-            found = maximise(joint, state.params, f, min(config.tol / 10, _TOLERANCE))
-            if found is not None:
-                eta = joint.fixed_eta(found.params, f) + joint.random_eta(state.b)
-                yield replace(
-                    state,
-                    iteration=state.iteration + 1,
-                    phase="newton",
-                    params=found.params,
-                    deviance=-2.0 * float(joint.log_likelihood(eta, found.params.phi).mean()),
-                    change=found.decrement,
-                    converged=True,
-                )
+            last = attempt(state)
+            if last is not None:
+                yield last
                 return
+
+
+def last_state(
+    before: EMState, joint: JointModel, f: Tensor | None, params: Parameters, b: Tensor, change: float
+) -> EMState:
+    """The state at the maximum that was found from the one `before`, with draws b (Q, C, S)."""
+    eta = joint.fixed_eta(params, f) + joint.random_eta(b)
+    return replace(
+        before,
+        iteration=before.iteration + 1,
+        phase="newton",
+        params=params,
+        b=b,
+        deviance=-2.0 * float(joint.log_likelihood(eta, params.phi).mean()),
+        change=change,
+        converged=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,7 @@ def maximise(joint: JointModel, params: Parameters, f: Tensor | None, tolerance:
         The largest decrement that counts as converged.
     """
     found: Maximum | None = None
-    most = derivative_nodes(joint, _n_parameters(joint))
+    most = derivative_nodes(joint, n_parameters(joint))
     assert most is not None
     for nodes in (*(rung for rung in _LADDER if rung < most), most):
         search = _Search(joint, f, nodes, _NEAR if nodes == _LADDER[0] < most else tolerance)
@@ -134,15 +146,8 @@ class _Search:
     def __init__(self, joint: JointModel, f: Tensor | None, nodes: int, tolerance: float) -> None:
         self._joint, self._f, self._nodes, self._tolerance = joint, f, nodes, tolerance
         self.first = float("nan")
-        self._columns, self._to_beta, _ = orthonormal_columns(joint.columns)
-        self._size = self._columns.values.shape[1] * joint.n_coefficients
-        loading = self._columns.loading
-        # Unit of each coefficient of the fixed part.
-        self._units = (
-            torch.tensor(joint.eta_unit, dtype=torch.float64)
-            if loading is None
-            else ((loading != 0) * joint.eta_units).amax(dim=1)
-        )
+        self._steps = ParameterSteps(joint)
+        self._size = self._steps.size
 
     def run(self, params: Parameters) -> Maximum | None:
         here = self._at(params)
@@ -151,16 +156,19 @@ class _Search:
             active = active_parameters(self._joint, params)
             if not bool(torch.isfinite(here.information).all()):
                 return None
-            step, decrement, concave = _newton_step(here)
+            # The observed information about the dispersion may be negative far from the maximum.
+            step, decrement, concave = newton_step(here.score, here.information, torch.diagonal(here.complete))
             without = self._without_useless(params, here, active, step, all_of_them=decrement < self._tolerance)
             if without is not None:
                 params, here = without
                 continue
             if decrement < self._tolerance:
-                return Maximum(params, decrement, here.value) if concave and self._eta_step(step) < _STILL else None
-            step = step * self._shortening(params, step)
+                return (
+                    Maximum(params, decrement, here.value) if concave and self._steps.eta_size(step) < _STILL else None
+                )
+            step = step * self._steps.shortening(params, step)
             for _ in range(_HALVINGS):
-                moved = self._moved(params, active, step)
+                moved = self._steps.moved(params, active, step)
                 there = self._at(moved)
                 if decrement < _NEAR or there.value >= here.value - self._rounding(here):
                     break
@@ -177,30 +185,10 @@ class _Search:
 
     def _at(self, params: Parameters) -> SecondOrder:
         active = active_parameters(self._joint, params)
-        return second_order(self._joint, params, self._f, self._columns, active, self._nodes)
+        return second_order(self._joint, params, self._f, self._steps.basis, active, self._nodes)
 
     def _rounding(self, here: SecondOrder) -> float:
         return _ROUNDING * max(abs(here.value), self._joint.n)
-
-    def _moved(self, params: Parameters, active: tuple[VarianceParameter, ...], step: Tensor) -> Parameters:
-        beta = params.beta + self._beta_step(step)
-        if self._joint.family.symmetric:
-            # What all classes share changes no probability.
-            beta = beta - beta.mean(dim=1, keepdim=True)
-        return replace(shifted(self._joint, params, active, step[self._size :].numpy()), beta=beta)
-
-    def _beta_step(self, step: Tensor) -> Tensor:
-        return self._to_beta @ step[: self._size].reshape(-1, self._joint.n_coefficients)
-
-    def _eta_step(self, step: Tensor) -> float:
-        """Root mean square of the step of the fixed part of eta, in its unit; the columns are orthonormal."""
-        return float((step[: self._size] / self._units).norm()) / self._joint.n**0.5
-
-    def _shortening(self, params: Parameters, step: Tensor) -> float:
-        eta = self._eta_step(step)
-        variance = float(step[self._size :].abs().max()) if len(step) > self._size else 0.0
-        short = min(1.0, _LONGEST_ETA / max(eta, 1e-300), _LONGEST / max(variance, 1e-300))
-        return short * self._joint.admissible_step(params.beta, short * self._beta_step(step))
 
     def _without_useless(
         self,
@@ -227,16 +215,22 @@ class _Search:
         return None
 
 
-def _newton_step(here: SecondOrder) -> tuple[Tensor, float, bool]:
+def newton_step(score: Tensor, information: Tensor, unit: Tensor) -> tuple[Tensor, float, bool]:
     """Information^-1 score, its length in standard errors, and whether the information is positive.
 
     Directions in which the likelihood bends upwards go uphill as far as if it bent downwards.
+
+    Parameters
+    ----------
+    score : Tensor, (k,)
+    information : Tensor, (k, k)
+    unit : Tensor, (k,)
+        Information about each parameter that tells which eigenvalues are 0.
     """
-    # The observed information about the dispersion may be negative far from the maximum.
-    scale = torch.diagonal(here.complete).abs().clamp_min(1e-300).rsqrt()
-    values, vectors = torch.linalg.eigh(scale[:, None] * here.information * scale)
+    scale = unit.abs().clamp_min(1e-300).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * information * scale)
     inverse = torch.where(values.abs() > _FLAT, 1.0 / values.abs(), 0.0)
-    along = vectors.T @ (scale * here.score)
+    along = vectors.T @ (scale * score)
     return (
         scale * (vectors @ (inverse * along)),
         float((inverse * along.square()).sum().sqrt()),

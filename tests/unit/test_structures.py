@@ -14,7 +14,6 @@ from scipy.stats import multivariate_normal
 
 import glmmnet as gn
 from glmmnet.estimates import correlations
-from glmmnet.information import variance_errors
 from glmmnet.likelihood import log_likelihood
 
 SEED = 20261123
@@ -201,6 +200,6 @@ def test_bernoulli_autoregression_is_found_by_em() -> None:
     sigma, sd = results.cov_re["g"].to_numpy(), results.vcomp["sd"].iloc[0]
     np.testing.assert_allclose(sigma, sd**2 * correlation("ar1", np.array([sigma[0, 1] / sd**2])), rtol=1e-6)
     assert abs(sd - 1.2) < 3 * results.vcomp["se"].iloc[0]
-    (row,) = correlations(results.fitted, variance_errors(results.fitted), 0.05).to_dict("records")
+    (row,) = correlations(results.fitted, results._variance_errors, 0.05).to_dict("records")
     assert (row["first"], row["second"]) == ("lag 1", "")
     assert abs(row["correlation"] - 0.7) < 3 * row["se"]

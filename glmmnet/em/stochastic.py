@@ -1,0 +1,147 @@
+"""Newton's method with Monte Carlo scores, which ends the polish where b cannot be integrated out level by level.
+
+First towards the maximum of the likelihood as the nearest Gaussian of the posterior has it, free of Monte Carlo error;
+then, with its information, by the score from the sampler's draws, until the error that these leave is small beside the
+standard errors. f is held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmmnet.em.boundary import floored, without_crawling
+from glmmnet.em.config import EMConfig
+from glmmnet.em.e_step import EStep
+from glmmnet.em.newton import finish_by, last_state, newton_step
+from glmmnet.em.state import EMState
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.observed import Approximation, ObservedScore, has_observed
+from glmmnet.quadrature import has_quadrature
+from glmmnet.steps import ParameterSteps
+from glmmnet.typing import Sampler
+from glmmnet.variance import active_parameters
+
+#: Newton steps with the nearest Gaussian at most, and the length of one, in standard errors, that ends them.
+_STEPS, _NEAR = 20, 0.1
+#: A step of eta (root mean square) that is none any more; a short step is not enough where beta runs away.
+_STILL = 0.05
+#: An information is used again while each step is shorter than the last by this factor.
+_SHRINKS = 0.3
+#: Rounds of draws at most; a round's step, in standard errors, whose error no further round need mend.
+_ROUNDS, _SMALL = 4, 0.3
+#: E-steps a round at least and at most, and transitions that tune the sampler first.
+_FEWEST_CALLS, _MOST_CALLS, _TUNING = 10, 100, 12
+#: Share of the tolerance that the Monte Carlo error of a round may have.
+_SHARE = 0.5
+
+
+def finish_by_scores(
+    states: Iterator[EMState],
+    joint: JointModel,
+    f: Tensor | None,
+    sampler: Sampler | None,
+    draws: int,
+    config: EMConfig,
+) -> Iterator[EMState]:
+    """The states of the polish until the maximum is found from one of them, then that as the last.
+
+    Parameters
+    ----------
+    joint : JointModel
+        See :func:`has_scores`.
+    draws : int
+        Draws of b an E-step.
+    """
+
+    def attempt(state: EMState) -> EMState | None:
+        near = climb(joint, state.params, f)
+        if near is None:
+            return None
+        e_step = EStep(joint, sampler, draws, step_size=state.step_size)
+        e_step.start_from(state.b)
+        found = _by_draws(joint, near, f, e_step, config.tol)
+        if found is None:
+            return None
+        params, b, error = found
+        return last_state(state, joint, f, params, b, error)
+
+    return finish_by(states, attempt, config)
+
+
+def has_scores(joint: JointModel) -> bool:
+    """Whether the polish may end here: see :func:`glmmnet.observed.has_observed`; not where quadrature is exact."""
+    return has_observed(joint) and not has_quadrature(joint)
+
+
+@dataclass(frozen=True)
+class Near:
+    """Parameters near the maximum of the likelihood, and the observed information (k, k) there."""
+
+    params: Parameters
+    information: Tensor
+
+
+def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | None:
+    """Newton's method with the nearest Gaussian's score; None where it does not get to a maximum."""
+    steps, information, last = ParameterSteps(joint), None, float("inf")
+    here: Approximation | None = None
+    for _ in range(_STEPS):
+        kept = without_crawling(joint, params, f)
+        active = active_parameters(joint, kept)
+        if information is not None and len(information) != steps.size + len(active):
+            information = None
+        observed = ObservedScore(joint, f, active)
+        try:
+            here = observed.at(floored(joint, kept), None if here is None else here.posterior)
+            fresh = information is None
+            information = observed.information(here) if information is None else information
+        except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
+            return None
+        if not bool(torch.isfinite(information).all() and torch.isfinite(here.score).all()):
+            return None
+        step, size, concave = newton_step(here.score, information, torch.diagonal(information))
+        if size < _NEAR and concave and steps.eta_size(step) < _STILL:
+            return Near(kept, information)
+        if not fresh and size > _SHRINKS * last:
+            information = None
+            continue
+        params = steps.moved(kept, active, step * steps.shortening(kept, step))
+        last = size
+    return None
+
+
+def _by_draws(
+    joint: JointModel, near: Near, f: Tensor | None, e_step: EStep, tol: float
+) -> tuple[Parameters, Tensor, float] | None:
+    """The maximum, the last draws, and the Monte Carlo error of the parameters in standard errors."""
+    steps, params = ParameterSteps(joint), near.params
+    active = active_parameters(joint, params)
+    observed, unit = ObservedScore(joint, f, active), torch.diagonal(near.information)
+    covariance = torch.stack([newton_step(e, near.information, unit)[0] for e in torch.eye(len(unit)).double()])
+    se = torch.diagonal(covariance).clamp_min(1e-300).sqrt()
+    for k in range(_ROUNDS):
+        working = floored(joint, params)
+        here, fixed = observed.at(working), joint.fixed_eta(working, f)
+        steadied = observed.steadied(here)
+        moves: list[Tensor] = []
+        for call in range(_MOST_CALLS):
+            b = e_step(fixed, working, warmup=_TUNING if k == call == 0 else 0)
+            moves.append(covariance @ steadied(b).mean(dim=1))
+            if call + 1 < _FEWEST_CALLS:
+                continue
+            each = torch.stack(moves) / se
+            error = float((each.var(dim=0) / len(moves)).sqrt().max())
+            if error < _SHARE * tol:
+                break
+        step = torch.stack(moves).mean(dim=0)
+        if not bool(torch.isfinite(step).all()):
+            return None
+        params = steps.moved(params, active, step * steps.shortening(params, step))
+        if float((step / se).abs().max()) < _SMALL:
+            return params, b, error
+    return None
