@@ -239,19 +239,31 @@ def _can_read(family: Family, response: Response) -> bool:
     return family.name != "gaussian" or response.values.mean() > 0
 
 
-def _cases() -> list[object]:
-    cases = []
+def _cases() -> dict[str, tuple[Family, Response]]:
+    cases = {}
     for name in FAMILIES:
         for kind in sorted(READS.get(name, set())):
             variants = VARIANTS[name](kind) if name in VARIANTS else []
             variants += [FAMILIES[name](link=link.name) for link in FAMILIES[name].links[1:]]
             variants = [family for family in variants if _can_read(family, RESPONSES[kind])]
             for family in (resolve(name), *variants):
-                cases.append(pytest.param(family, RESPONSES[kind], id=f"{family!r}-{kind}"))
+                cases[f"{family!r}-{kind}"] = (family, RESPONSES[kind])
     return cases
 
 
-every_case = pytest.mark.parametrize(("family", "response"), _cases())
+CASES = _cases()
+
+
+def cases_where(applies: Callable[[Family], bool]) -> pytest.MarkDecorator:
+    """The cases to whose family a test applies; none at all is an error, which pytest would make a skip."""
+    cases = {name: case for name, case in CASES.items() if applies(case[0])}
+    assert cases
+    return pytest.mark.parametrize(("family", "response"), cases.values(), ids=list(cases))
+
+
+every_case = cases_where(lambda family: True)
+every_canonical_case = cases_where(lambda family: family.canonical)
+every_case_with_dispersion = cases_where(lambda family: family.has_dispersion)
 every_family = pytest.mark.parametrize("name", list(FAMILIES))
 
 
@@ -367,11 +379,9 @@ def test_value_beside_the_score_differs_by_a_constant_a_row(family: Family, resp
     torch.testing.assert_close(constant, constant[:, :1].expand_as(constant), rtol=0, atol=1e-10)
 
 
-@every_case
+@every_canonical_case
 def test_weight_is_minus_the_second_derivative(family: Family, response: Response) -> None:
     """Exactly, with a canonical link; in expectation with any, see below."""
-    if not family.canonical:
-        pytest.skip("the link is not canonical")
     target, phi = family.encode(response), phi_of(family)
     eta = some_eta(family, target, draws=1)
 
@@ -400,11 +410,9 @@ def test_curvature_is_minus_the_observed_second_derivative(family: Family, respo
         assert torch.equal(curvature, family.weight(eta, target.y, phi))
 
 
-@every_case
+@every_canonical_case
 def test_autograd_curvature_of_a_canonical_link_is_the_weight(family: Family, response: Response) -> None:
     target, phi = family.encode(response), phi_of(family)
-    if not family.canonical:
-        pytest.skip("the curvature is not the weight")
     other = copy.copy(family)
     other.canonical = False
     eta = some_eta(family, target)
@@ -429,10 +437,8 @@ def test_derivatives_with_respect_to_log_phi(family: Family, response: Response)
     torch.testing.assert_close(cross, (of_eta[0] - of_eta[1]) / (2 * h), rtol=1e-6, atol=1e-6)
 
 
-@every_case
+@every_case_with_dispersion
 def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> None:
-    if not family.has_dispersion:
-        pytest.skip("no dispersion")
     target, eta = family.encode(response), some_eta(family, family.encode(response), spread=1.0)
     phi = torch.linspace(0.2, 0.8, N, dtype=torch.float64)[:, None]
 
