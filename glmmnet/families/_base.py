@@ -191,20 +191,19 @@ class Family(ABC):
         """The response on the scale of the mean: (n,), or (n, classes) when `class_means`."""
 
     @abstractmethod
-    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Variance of the response on the scale of `observed`, shaped as `mean`."""
+    def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Variance of the response on the scale of `observed`, shaped as `mean`, the mean at eta (n, C, 1)."""
+
+    @abstractmethod
+    def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Deviance of each row against the saturated model, (n,), for `mean` as `observed` is shaped, at eta (n, C, 1).
+
+        Where phi only scales the log density it is left out, as in R; else `phi` is that of both models.
+        """
 
     def tells_rows(self, y: Tensor) -> bool:
         """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""
         return False
-
-    def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Variance as :meth:`variance` gives it, for a family where it needs more than the mean: eta (n, C, 1)."""
-        return self.variance(mean, y, phi)
-
-    def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Deviance as :meth:`unit_deviance` gives it, for a family where it needs more than the mean: eta (n, C, 1)."""
-        return self.unit_deviance(mean, y, phi)
 
     def unbounded(self, y: Tensor) -> Tensor | None:
         """Rows A (n, K, C): log p never falls on the way from any eta along d exactly where A d >= 0.
@@ -229,22 +228,6 @@ class Family(ABC):
         mean = (share @ observed).requires_grad_()
         (slope,) = torch.autograd.grad(self.link.link(mean), mean)
         return float(slope.abs() * (share @ (observed - mean.detach()).square()).sqrt())
-
-    def saturated(self, y: Tensor, phi: Dispersion) -> Tensor:
-        """The mean under which each row is most probable, shaped as `observed`."""
-        return self.observed(y)
-
-    def unit_deviance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Deviance of each row against the saturated model, (n,), for `mean` as `observed` is shaped.
-
-        Where phi only scales the log density it is left out, as in R; else `phi` is that of both models.
-        """
-        saturated = self._log_prob_of_mean(self.saturated(y, phi), y, phi)
-        return 2.0 * (saturated - self._log_prob_of_mean(mean, y, phi))
-
-    @abstractmethod
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Log density, without a phi that scales it, at a mean shaped as `observed`, (n,), up to terms free of it."""
 
     def disagree(self, response: Response, found: str, instead: str) -> DesignError:
         """The error for a response that this family cannot read."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from glmmnet.families._base import Family
+from glmmnet.families._of_mean import MeanFamily
 from glmmnet.typing import Dispersion
 
 
-class ClassFamily(Family):
+class ClassFamily(MeanFamily):
     """y (n, classes, 1) is one-hot, and so is the observed response; its mean is (n, classes)."""
 
     class_means = True

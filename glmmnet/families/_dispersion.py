@@ -101,12 +101,6 @@ class ModelledDispersion(Family):
         own, phi = self._split(eta)
         return self.family.deviance_at(mean, own, y, phi)
 
-    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return self.family.variance(mean, y, phi)
-
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return self.family._log_prob_of_mean(mean, y, phi)
-
     def __repr__(self) -> str:
         return f"{self.family!r} with a formula of its dispersion"
 

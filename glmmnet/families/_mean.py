@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families._base import Family, Target, as_numbers
+from glmmnet.families._of_mean import MeanFamily
 from glmmnet.links import LOG, PositiveLink
 from glmmnet.typing import Dispersion, Response
 
@@ -122,7 +123,7 @@ class SingleFamily(Family):
         return self.link.inverse(eta)[:, 0, 0]
 
 
-class PositiveFamily(SingleFamily):
+class PositiveFamily(MeanFamily, SingleFamily):
     """A family whose mean mu is above 0.
 
     A family says how log p depends on log mu; the link adds its own derivative.

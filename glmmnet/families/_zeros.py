@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families._base import Family, Target
-from glmmnet.families._mean import SingleFamily
+from glmmnet.families._mean import CountFamily, SingleFamily
 from glmmnet.links import LOG
 from glmmnet.typing import Dispersion, Response
 
@@ -24,16 +24,16 @@ class ZeroFamily(SingleFamily):
 
     Attributes
     ----------
-    counts : Family
+    counts : CountFamily
         Distribution of the count part.
     """
 
     formulas = ("zi",)
-    counts: Family
+    counts: CountFamily
 
     links = (LOG,)
 
-    def __init__(self, link: str | None, counts: Family) -> None:
+    def __init__(self, link: str | None, counts: CountFamily) -> None:
         super().__init__(link)
         self.counts = counts
         self.has_dispersion, self.dispersion_name = counts.has_dispersion, counts.dispersion_name
@@ -68,7 +68,6 @@ class ZeroFamily(SingleFamily):
 
     def rough_dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
         positive = weights * (y[:, 0, 0] > 0)
-        assert isinstance(self.counts, SingleFamily)
         return self.counts.rough_dispersion(eta[:, :1], y, positive)
 
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
@@ -108,15 +107,9 @@ class ZeroFamily(SingleFamily):
         total: Tensor = (torch.sigmoid(-eta[:, 1:]) * own[1])[:, 0, 0] - mean.square()
         return total
 
-    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        raise NotImplementedError("the variance depends on the probability of a zero too: variance_at")
-
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Twice the log likelihood below that of the most probable model, whose rows are certain."""
         return -2.0 * self.log_prob(eta, y, phi)[:, 0]
-
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        raise NotImplementedError("the density is no function of the mean alone: deviance_at")
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         zero = torch.bernoulli(torch.sigmoid(eta[:, 1]))

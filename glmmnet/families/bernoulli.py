@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target, as_numbers, two_levels_as_numbers
+from glmmnet.families._base import Target, as_numbers, two_levels_as_numbers
+from glmmnet.families._of_mean import MeanFamily
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
 
 
 @FAMILIES.register("bernoulli")
-class Bernoulli(Family):
+class Bernoulli(MeanFamily):
     """y is 1 with probability link^-1(eta), else 0.
 
     Reads 0/1, booleans and text or categories with two levels; of those the second level (sorted, or in category

@@ -9,6 +9,7 @@ from glmmnet.families import FAMILIES
 from glmmnet.families._base import Target, a_row
 from glmmnet.families._domain import read_fractions
 from glmmnet.families._mean import SingleFamily
+from glmmnet.families._of_mean import MeanFamily
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
 
@@ -30,7 +31,7 @@ def shapes_of_mean(mean: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @FAMILIES.register("beta")
-class Beta(SingleFamily):
+class Beta(MeanFamily, SingleFamily):
     """Fractions y between 0 and 1 with mean mu and variance mu (1 - mu) / (1 + phi).
 
     phi is a precision: ``phi`` in betareg and brms, the dispersion of beta_family in glmmTMB, ``kappa`` in bambi.

@@ -9,6 +9,7 @@ from glmmnet.families import FAMILIES
 from glmmnet.families._base import Target, as_numbers
 from glmmnet.families._domain import refuse_counts
 from glmmnet.families._mean import SingleFamily
+from glmmnet.families._of_mean import MeanFamily
 from glmmnet.families.bernoulli import Bernoulli
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
@@ -22,7 +23,7 @@ class _SingleTrials(Bernoulli):
 
 
 @FAMILIES.register("binomial")
-class Binomial(SingleFamily):
+class Binomial(MeanFamily, SingleFamily):
     """k successes out of n trials, each with probability link^-1(eta); a two-valued response counts as n = 1.
 
     A row of 0 trials carries no information: as in R it counts as observed 0, and its Pearson and deviance residuals

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Family, Target, a_row, as_numbers, beside_eta, exact_fit
+from glmmnet.families._base import Target, a_row, as_numbers, beside_eta, exact_fit
 from glmmnet.families._domain import read_real
 from glmmnet.families._mean import above_zero
+from glmmnet.families._of_mean import MeanFamily
 from glmmnet.links import IDENTITY, LOG, Link
 from glmmnet.typing import Dispersion, Response
 
@@ -19,7 +20,7 @@ _EXACT = 1e-12
 
 
 @FAMILIES.register("gaussian")
-class Gaussian(Family):
+class Gaussian(MeanFamily):
     """y ~ N(mu, phi).
 
     Parameters

@@ -174,26 +174,14 @@ class StudentT(SingleFamily):
         chi2 = 2.0 * torch._standard_gamma(0.5 * df.expand_as(eta))
         return eta + torch.randn_like(eta) * (phi * df / chi2) ** 0.5
 
-    def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        if self.df is None:
-            raise NotImplementedError("the variance depends on the degrees of freedom too: variance_at")
-        return self._variance(mean, torch.tensor(self.df, dtype=mean.dtype), phi)
-
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return self._variance(mean, self.freedom(eta).reshape(-1), phi)
-
-    def _variance(self, mean: Tensor, df: Tensor, phi: Dispersion) -> Tensor:
+        df = self.freedom(eta).reshape(-1)
         inflated = torch.where(df > 2.0, df / (df - 2.0), math.inf)
         return torch.ones_like(mean) * inflated * a_row(phi)
 
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         df = a_row(self.freedom(eta))
         return (df + 1) * torch.log1p((y[:, 0, 0] - mean).square() / (df * a_row(phi)))
-
-    def _log_prob_of_mean(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        if self.df is None:
-            raise NotImplementedError("the density is no function of the mean alone: deviance_at")
-        return -0.5 * (self.df + 1) * torch.log1p((y[:, 0, 0] - mean).square() / (self.df * a_row(phi)))
 
     def __repr__(self) -> str:
         df = None if self.df is None else f"{self.df:g}"
