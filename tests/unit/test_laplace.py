@@ -33,9 +33,27 @@ MODELS = {
 ONE_TERM = {name: spec for name, spec in MODELS.items() if len(spec) == 2}
 every_model = pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
 one_term = pytest.mark.parametrize("spec", ONE_TERM.values(), ids=list(ONE_TERM))
-both_ways = pytest.mark.parametrize("limit", [10**6, 0], ids=["whole", "levels"])
 
 pytestmark = pytest.mark.usefixtures("seeded")
+
+
+@pytest.fixture
+def model_of(joint_of, parameters_of):
+    """A model from its terms, parameters for it, and their fixed part of eta."""
+
+    def build(*spec, **options):
+        joint = joint_of(*spec, **options)
+        params = parameters_of(joint)
+        return joint, params, joint.fixed_eta(params)
+
+    return build
+
+
+@pytest.fixture(params=[10**6, 0], ids=["whole", "levels"])
+def limit(request, monkeypatch):
+    """Whitening by the whole precision, and level by level."""
+    monkeypatch.setattr(laplace, "WHOLE_LIMIT", request.param)
+    return request.param
 
 
 def minus_log_joint(joint, fixed, params):
@@ -58,12 +76,8 @@ def dense_curvature(joint, fixed, params, mode):
 
 
 @every_model
-@both_ways
-def test_mode_is_scipys(spec, limit, joint_of, parameters_of, monkeypatch):
-    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+def test_mode_is_scipys(spec, limit, model_of):
+    joint, params, fixed = model_of(*spec)
     point = find_mode(joint, fixed, params, iterations=500)
     found = scipy.optimize.minimize(
         minus_log_joint(joint, fixed, params),
@@ -77,10 +91,8 @@ def test_mode_is_scipys(spec, limit, joint_of, parameters_of, monkeypatch):
 
 
 @every_model
-def test_start_does_not_matter(spec, joint_of, parameters_of):
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+def test_start_does_not_matter(spec, model_of):
+    joint, params, fixed = model_of(*spec)
     start = 6.0 * torch.randn(joint.n_effects, joint.n_classes, dtype=torch.float64)
     before = start.clone()
     far, near = find_mode(joint, fixed, params, start), find_mode(joint, fixed, params)
@@ -88,7 +100,7 @@ def test_start_does_not_matter(spec, joint_of, parameters_of):
     torch.testing.assert_close(start, before, rtol=0, atol=0)
 
 
-def test_mode_where_every_row_of_a_level_agrees(joint_of, parameters_of):
+def test_mode_where_every_row_of_a_level_agrees(joint_of):
     """Separated levels and a wide prior: the Newton steps must not run away."""
     joint = joint_of("bernoulli", (6, 1), n=60)
     y = (joint.terms[0].index % 2).to(torch.float64)[:, None, None]
@@ -104,12 +116,8 @@ def test_mode_where_every_row_of_a_level_agrees(joint_of, parameters_of):
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
-@both_ways
-def test_mode_does_not_depend_on_the_unit_of_a_slope(scale, limit, joint_of, parameters_of, monkeypatch):
-    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
-    joint = joint_of("bernoulli", (6, 2, "diag"), n=90)
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+def test_mode_does_not_depend_on_the_unit_of_a_slope(scale, limit, model_of):
+    joint, params, fixed = model_of("bernoulli", (6, 2, "diag"), n=90)
     expected = find_mode(joint, fixed, params).mode
     unit = torch.tensor([1.0, scale], dtype=torch.float64)
     term = joint.terms[0]
@@ -125,11 +133,9 @@ def with_z(term, z):
     )
 
 
-def test_related_levels_do_not_part_into_blocks(joint_of, parameters_of, monkeypatch):
+def test_related_levels_do_not_part_into_blocks(model_of, monkeypatch):
     monkeypatch.setattr(laplace, "WHOLE_LIMIT", 0)
-    joint = joint_of("bernoulli", (6, 2, "us", "related"), (9, 1))
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+    joint, params, fixed = model_of("bernoulli", (6, 2, "us", "related"), (9, 1))
     point = find_mode(joint, fixed, params)
     assert isinstance(point.whitening, WholeWhitening)
     _, gradient = minus_log_joint(joint, fixed, params)(point.mode.reshape(-1).numpy())
@@ -139,10 +145,8 @@ def test_related_levels_do_not_part_into_blocks(joint_of, parameters_of, monkeyp
 
 
 @every_model
-def test_level_blocks_are_the_diagonal_of_the_curvature(spec, joint_of, parameters_of):
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+def test_level_blocks_are_the_diagonal_of_the_curvature(spec, model_of):
+    joint, params, fixed = model_of(*spec)
     mode = torch.randn(joint.n_effects, joint.n_classes, dtype=torch.float64)
     whole = dense_curvature(joint, fixed, params, mode)
     weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
@@ -163,10 +167,8 @@ def block_form(request, monkeypatch):
 
 
 @pytest.mark.parametrize("spec", [MODELS["classes"], MODELS["reference class"]], ids=["classes", "reference class"])
-def test_many_classes_have_the_same_mode_and_coordinates_that_can_be_undone(spec, block_form, joint_of, parameters_of):
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+def test_many_classes_have_the_same_mode_and_coordinates_that_can_be_undone(spec, block_form, model_of):
+    joint, params, fixed = model_of(*spec)
     point = find_mode(joint, fixed, params, iterations=2000)
     _, slope = minus_log_joint(joint, fixed, params)(point.mode.reshape(-1).numpy())
     np.testing.assert_allclose(slope, 0.0, atol=1e-4)
@@ -178,12 +180,9 @@ def test_many_classes_have_the_same_mode_and_coordinates_that_can_be_undone(spec
 
 
 @every_model
-@both_ways
-def test_mode_is_followed_with_the_curvature_of_another_point(spec, limit, joint_of, parameters_of, monkeypatch):
-    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    start = find_mode(joint, joint.fixed_eta(params), params, iterations=500)
+def test_mode_is_followed_with_the_curvature_of_another_point(spec, limit, model_of):
+    joint, params, fixed = model_of(*spec)
+    start = find_mode(joint, fixed, params, iterations=500)
     moved = Parameters(params.beta + 0.2, tuple(1.1 * sigma for sigma in params.sigma), params.phi)
     fixed = joint.fixed_eta(moved)
     followed = find_mode(joint, fixed, moved, start.mode, iterations=60, information=start.information)
@@ -194,12 +193,9 @@ def test_mode_is_followed_with_the_curvature_of_another_point(spec, limit, joint
 
 
 @every_model
-@both_ways
-def test_whitening_round_trip_adjoint_and_determinant(spec, limit, joint_of, parameters_of, monkeypatch):
-    monkeypatch.setattr(laplace, "WHOLE_LIMIT", limit)
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    point = find_mode(joint, joint.fixed_eta(params), params)
+def test_whitening_round_trip_adjoint_and_determinant(spec, limit, model_of):
+    joint, params, fixed = model_of(*spec)
+    point = find_mode(joint, fixed, params)
     whitening, shape = point.whitening, (joint.n_effects, joint.n_classes, 3)
     u, gradient = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
     b = whitening.to_b(u)
@@ -212,16 +208,14 @@ def test_whitening_round_trip_adjoint_and_determinant(spec, limit, joint_of, par
     matrix = (whitening.to_b(basis) - point.mode[:, :, None]).reshape(size, size)
     assert whitening.log_det == pytest.approx(float(torch.linalg.slogdet(matrix)[1]), rel=1e-9)
     if limit:
-        curvature = dense_curvature(joint, joint.fixed_eta(params), params, point.mode)
+        curvature = dense_curvature(joint, fixed, params, point.mode)
         torch.testing.assert_close(matrix @ matrix.T, torch.linalg.inv(curvature), rtol=1e-7, atol=1e-9)
 
 
 @one_term
-def test_level_and_whole_whitening_agree_for_one_term(spec, joint_of, parameters_of, monkeypatch):
+def test_level_and_whole_whitening_agree_for_one_term(spec, model_of, monkeypatch):
     """The levels of one term are independent: both whiten by the same factor."""
-    joint = joint_of(*spec)
-    params = parameters_of(joint)
-    fixed = joint.fixed_eta(params)
+    joint, params, fixed = model_of(*spec)
     whole = find_mode(joint, fixed, params, tolerance=1e-12)
     monkeypatch.setattr(laplace, "WHOLE_LIMIT", 0)
     levels = find_mode(joint, fixed, params, tolerance=1e-12)
@@ -241,11 +235,10 @@ def gaussian_truth(joint, params, dense_z, dense_prior):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gaussian_posterior(weighted, joint_of, parameters_of, dense_z, dense_prior):
+def test_gaussian_posterior(weighted, model_of, dense_z, dense_prior):
     weights = np.linspace(0.5, 2.0, 60) if weighted else None
-    joint = joint_of("gaussian", (6, 2), (9, 1), weights=weights, offset=True)
-    params = parameters_of(joint)
-    posterior = gaussian_posterior(joint, joint.fixed_eta(params), params)
+    joint, params, fixed = model_of("gaussian", (6, 2), (9, 1), weights=weights, offset=True)
+    posterior = gaussian_posterior(joint, fixed, params)
     mean, covariance = gaussian_truth(joint, params, dense_z, dense_prior)
     np.testing.assert_allclose(posterior.mode[:, 0], mean, atol=1e-6)
     draws = posterior.draw(40_000)[:, 0].numpy()
