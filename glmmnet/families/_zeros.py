@@ -25,18 +25,23 @@ class ZeroFamily(SingleFamily):
     Attributes
     ----------
     counts : CountFamily
-        Distribution of the count part.
+        Distribution of the count part, the same for all of a class.
     """
 
     formulas = ("zi",)
+    links = (LOG,)
     counts: CountFamily
 
-    links = (LOG,)
+    def __init__(self, link: str | None = None) -> None:
+        """Choose the link.
 
-    def __init__(self, link: str | None, counts: CountFamily) -> None:
+        Parameters
+        ----------
+        link : {"log"}, optional
+            Of the count part.
+        """
         super().__init__(link)
-        self.counts = counts
-        self.has_dispersion, self.dispersion_name = counts.has_dispersion, counts.dispersion_name
+        self.has_dispersion, self.dispersion_name = self.counts.has_dispersion, self.counts.dispersion_name
 
     def encode(self, response: Response) -> Target:
         try:

@@ -119,11 +119,6 @@ class HurdlePoisson(Hurdle):
 
     ``zi=`` is the formula of logit pi; its coefficients are named ``zi:...``.
 
-    Parameters
-    ----------
-    link : {"log"}, optional
-        Of the count part.
-
     Examples
     --------
     >>> from glmmnet.families import HurdlePoisson
@@ -136,9 +131,7 @@ class HurdlePoisson(Hurdle):
     """
 
     name = "hurdlepoisson"
-
-    def __init__(self, link: str | None = None) -> None:
-        super().__init__(link, Poisson())
+    counts = Poisson()
 
 
 @FAMILIES.register("hurdlenegativebinomial")
@@ -146,14 +139,7 @@ class HurdleNegativeBinomial(Hurdle):
     """Zeros with probability pi, else negative binomial counts above 0; phi is theta, ``truncated_nbinom2`` in glmmTMB.
 
     ``zi=`` is the formula of logit pi; its coefficients are named ``zi:...``.
-
-    Parameters
-    ----------
-    link : {"log"}, optional
-        Of the count part.
     """
 
     name = "hurdlenegativebinomial"
-
-    def __init__(self, link: str | None = None) -> None:
-        super().__init__(link, NegativeBinomial())
+    counts = NegativeBinomial()

@@ -67,11 +67,6 @@ class ZeroInflatedPoisson(ZeroInflated):
 
     ``zi=`` is the formula of logit pi; its coefficients are named ``zi:...``. ``ziformula`` in glmmTMB.
 
-    Parameters
-    ----------
-    link : {"log"}, optional
-        Of the count part.
-
     Examples
     --------
     >>> from glmmnet.families import ZeroInflatedPoisson
@@ -84,9 +79,7 @@ class ZeroInflatedPoisson(ZeroInflated):
     """
 
     name = "zeroinflatedpoisson"
-
-    def __init__(self, link: str | None = None) -> None:
-        super().__init__(link, Poisson())
+    counts = Poisson()
 
 
 @FAMILIES.register("zeroinflatednegativebinomial")
@@ -94,14 +87,7 @@ class ZeroInflatedNegativeBinomial(ZeroInflated):
     """Negative binomial counts (variance mu + mu^2 / theta) with excess zeros; phi is theta.
 
     ``zi=`` is the formula of the logit of an excess zero's probability; its coefficients are named ``zi:...``.
-
-    Parameters
-    ----------
-    link : {"log"}, optional
-        Of the count part.
     """
 
     name = "zeroinflatednegativebinomial"
-
-    def __init__(self, link: str | None = None) -> None:
-        super().__init__(link, NegativeBinomial())
+    counts = NegativeBinomial()
