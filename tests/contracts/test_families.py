@@ -583,6 +583,15 @@ def test_start_is_the_intercept_only_estimate(family: Family, response: Response
     assert (phi != 1.0) == family.has_dispersion
 
 
+@every_case_with_dispersion
+def test_each_draw_may_have_its_own_dispersion(family: Family, response: Response) -> None:
+    target = family.encode(response)
+    eta, phi = some_eta(family, target, draws=3), torch.linspace(0.5, 1.5, 3 * N, dtype=torch.float64).reshape(N, 3)
+    together = family.log_prob(eta, target.y, phi)
+    alone = [family.log_prob(eta[:, :, s : s + 1], target.y, phi[:, s : s + 1]) for s in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone, dim=1), rtol=1e-12, atol=1e-12)
+
+
 @every_case
 def test_dispersion_maximises_the_expected_log_density(family: Family, response: Response) -> None:
     target = family.encode(response)
