@@ -26,6 +26,8 @@ BLOCKED_LIMIT = 2000
 #: Entries of a sparse factor up to which it is tried, and the numbers of hubs that its bound looks at.
 _FILL_LIMIT = 15_000_000
 _HUBS = (0, 30, 100, 300, 600, 1000, 1500, 2500, 4000)
+#: Columns of an inverse that are solved for together.
+_COLUMNS_AT_ONCE = 500
 #: Right-hand sides that SuperLU solves for at once: more leave the cache and take three times as long each.
 _AT_ONCE = 4
 #: Patterns of nonzeros whose order is remembered: that of all rows and that of the rows a network learns from, twice.
@@ -70,6 +72,10 @@ class Factor(Protocol):
 
     def spread(self, normal: np.ndarray) -> np.ndarray:
         """Of standard normals (D, k), draws from N(0, H^-1)."""
+        ...
+
+    def inverse_blocks(self, segment: Segment) -> np.ndarray:
+        """Diagonal blocks of H^-1 that belong to the segment's levels, (q, m, m)."""
         ...
 
 
@@ -221,6 +227,18 @@ class SparseFactor:
         """Of standard normals (D, k), draws from N(0, H^-1)."""
         return self.solve(self.multiply(normal))
 
+    def inverse_blocks(self, segment: Segment) -> np.ndarray:
+        """Diagonal blocks of H^-1 that belong to the segment's levels, (q, m, m)."""
+        blocks = np.empty((segment.q, segment.m, segment.m))
+        at_once = max(_COLUMNS_AT_ONCE // segment.m, 1)
+        for level in range(0, segment.q, at_once):
+            few = Segment(segment.start + level * segment.m, min(at_once, segment.q - level), segment.m)
+            columns = np.zeros((self.size, few.size))
+            columns[few.rows] = np.eye(few.size)
+            own = self.solve(columns)[few.rows].reshape(few.q, few.m, few.q, few.m)
+            blocks[level : level + few.q] = own[np.arange(few.q), :, np.arange(few.q)]
+        return blocks
+
 
 def _superlu(matrix: sp.csr_matrix, order: str) -> spla.SuperLU:
     """Its rows and columns keep their places in the order "NATURAL"."""
@@ -288,6 +306,25 @@ class BlockedCholesky:
     def spread(self, normal: np.ndarray) -> np.ndarray:
         """Of standard normals (D, k), draws from N(0, H^-1)."""
         return self.backward(normal)
+
+    def inverse_blocks(self, segment: Segment) -> np.ndarray:
+        """Diagonal blocks of H^-1 that belong to the segment's levels, (q, m, m)."""
+        if segment.rows != self._first:
+            own = np.searchsorted(self._rest, np.arange(segment.start, segment.rows.stop))
+            levels = own.reshape(segment.q, segment.m)
+            inverse = self._inverse_schur
+            return inverse[levels[:, :, None], levels[:, None, :]]
+        # L_A'^-1 (I + U'U) L_A^-1 with U = L_S^-1 V', block by block.
+        size = segment.q, segment.m
+        own = np.asarray(self._inverse_a.T.tobsr((segment.m, segment.m)).data).reshape(segment.q, segment.m, segment.m)
+        right = _solve(self._l_s, self._v.T.toarray(), upper=False).reshape(-1, *size)
+        inner = np.einsum("sqi,sqj->qij", right, right) + np.eye(segment.m)
+        return own @ inner @ own.transpose(0, 2, 1)
+
+    @cached_property
+    def _inverse_schur(self) -> np.ndarray:
+        inverse: np.ndarray = torch.cholesky_inverse(self._l_s).numpy()
+        return inverse
 
 
 def _solve(factor: Tensor, rhs: np.ndarray, *, upper: bool) -> np.ndarray:

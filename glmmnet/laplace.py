@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import DENSE_LIMIT, Factor, dense_size, factorize, has_sparse_factor, may_factorize
+from glmmnet.cholesky import DENSE_LIMIT, Factor, Segment, dense_size, factorize, has_sparse_factor, may_factorize
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.random_terms import TermData
 
@@ -24,8 +24,6 @@ WHOLE_LIMIT = 512
 _LONGEST_STEP = 1.5
 #: Newton steps with the whole precision at most, and the largest step of an effect that ends them.
 _WHOLE_STEPS, _WHOLE_TOLERANCE = 50, 1e-8
-#: Columns of an inverse that are solved for together.
-_COLUMNS_AT_ONCE = 500
 
 
 class Whitening(Protocol):
@@ -316,10 +314,11 @@ def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GaussianPosterior:
-    """A Gaussian posterior of b, exact or the Laplace approximation: mode (Q, C) and the factor of its precision."""
+    """A Gaussian posterior of b, exact or approximate: mode (Q, C), the factor of its precision, the terms' rows."""
 
     mode: Tensor
     factor: Factor
+    segments: tuple[Segment, ...]
 
     def draw(self, draws: int) -> Tensor:
         """Independent draws of b, (Q, C, S), from torch's global generator."""
@@ -335,14 +334,8 @@ class GaussianPosterior:
 
     def sd(self) -> Tensor:
         """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""
-        size = self.mode.numel()
-        variance = np.empty(size)
-        for start in range(0, size, _COLUMNS_AT_ONCE):
-            own = np.arange(start, min(start + _COLUMNS_AT_ONCE, size))
-            columns = np.zeros((size, len(own)))
-            columns[own, own - start] = 1.0
-            variance[own] = self.factor.solve(columns)[own, own - start]
-        return torch.as_tensor(variance).sqrt().reshape(self.mode.shape)
+        variance = [self.factor.inverse_blocks(s).diagonal(axis1=1, axis2=2).ravel() for s in self.segments]
+        return torch.as_tensor(np.concatenate(variance)).sqrt().reshape(self.mode.shape)
 
 
 def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:
@@ -352,7 +345,7 @@ def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> 
     _, score = joint.log_likelihood_and_score(fixed, params.phi)
     pulled = joint.random_transpose(score).reshape(-1, 1).numpy()
     mode = torch.as_tensor(factor.solve(np.ascontiguousarray(pulled)))
-    return GaussianPosterior(mode.reshape(joint.n_effects, joint.n_classes), factor)
+    return GaussianPosterior(mode.reshape(joint.n_effects, joint.n_classes), factor, joint.segments)
 
 
 def laplace_posterior(
@@ -372,7 +365,7 @@ def laplace_posterior(
         mode = mode + damped(joint, step)
         if float(step.abs().max()) < _WHOLE_TOLERANCE:
             break
-    return GaussianPosterior(mode, factor)
+    return GaussianPosterior(mode, factor, joint.segments)
 
 
 def has_exact_posterior(joint: JointModel) -> bool:

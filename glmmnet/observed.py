@@ -24,7 +24,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import Factor, factorize
+from glmmnet.cholesky import factorize
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import GaussianPosterior, damped, find_mode, has_factor
 from glmmnet.steps import ParameterSteps, n_parameters
@@ -33,15 +33,11 @@ from glmmnet.variance import VarianceParameter, derivative
 #: Rows x predictors x parameters beyond which the differences take too long; most parameters; most effects.
 _MOST_WORK, _MOST_PARAMETERS, _MOST_EFFECTS = 1_000_000, 100, 5000
 #: Rows x predictors x pairs of draws of an expectation, pairs at least and at most, and their seed.
-_ENTRIES, _FEWEST, _MOST, _SEED = 100_000, 25, 250, 20261122
+_ENTRIES, _FEWEST, _MOST, _SEED = 50_000, 5, 250, 20261122
 #: Half a difference: of log standard deviations and Fisher z, and of the fixed part of eta (root mean square).
 _STEP = 0.02
 #: Newton steps towards the nearest Gaussian at most, and the step of an effect, in units of eta, that ends them.
 _ITERATIONS, _STILL = 30, 1e-4
-#: Effects of a term up to which the trace of their covariance is exact.
-_FEW_EFFECTS = 500
-#: Columns of an inverse that are solved for together.
-_COLUMNS_AT_ONCE = 500
 
 
 def has_observed(joint: JointModel) -> bool:
@@ -121,7 +117,7 @@ class ObservedScore:
         factor, mean = here.posterior.factor, here.posterior.mode[:, :, None]
         fixed, precisions = joint.fixed_eta(params, self._f), joint.precisions(params)
         slopes = joint.random_transpose(self._steps.basis.weighted(here.weight)).flatten(0, 1)
-        traces = _traces(factor, quadratics)
+        traces = _traces(here.posterior, quadratics)
         cross = torch.zeros_like(mean)
         if self._has_dispersion:
             of_rows = joint.dispersion_derivatives(fixed + joint.random_eta(mean), params.phi)[2]
@@ -159,23 +155,20 @@ class ObservedScore:
             weight = joint.weight(eta, params.phi).mean(dim=3)
             factor = factorize(joint.information(weight) + prior, joint.segments)
             step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(gradient.shape)
-            posterior = GaussianPosterior(posterior.mode + damped(joint, step), factor)
+            posterior = GaussianPosterior(posterior.mode + damped(joint, step), factor, joint.segments)
             if float(step.abs().max()) < _STILL * joint.eta_unit:
                 break
         quadratics, mean, b = self._quadratics(params), posterior.mode[:, :, None], posterior.balanced(self._normal)
-        # Draws would leave too much noise in the information about the variances of a few levels.
-        exact = [q for q in quadratics if q.effects <= _FEW_EFFECTS]
-        traces = dict(zip(map(id, exact), _traces(posterior.factor, exact), strict=True))
-        of_sigma = [
-            0.5 * ((q(mean, mean) + traces[id(q)] if id(q) in traces else q(b, b).mean()) - q.mean) for q in quadratics
-        ]
+        # By the exact trace: draws would leave too much noise in the information about the variances.
+        traces = _traces(posterior, quadratics)
+        of_sigma = [0.5 * (q(mean, mean) + trace - q.mean) for q, trace in zip(quadratics, traces, strict=True)]
         return Approximation(params, posterior, weight, self._complete(params, b, of_sigma).mean(dim=1))
 
     def _start(self, params: Parameters, fixed: Tensor, prior: sp.csr_matrix) -> GaussianPosterior:
         joint = self._joint
         mode = find_mode(joint, fixed, params).mode
         weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
-        return GaussianPosterior(mode, factorize(joint.information(weight) + prior, joint.segments))
+        return GaussianPosterior(mode, factorize(joint.information(weight) + prior, joint.segments), joint.segments)
 
     def information(self, here: Approximation) -> Tensor:
         """Observed information, (k, k)."""
@@ -202,8 +195,7 @@ class ObservedScore:
             matrices = [torch.zeros_like(one) for one in precisions]
             matrices[p.term][p.class_] = precision @ slope @ precision
             mean = term.q * float((precision * slope.T).sum())
-            rows = slice(term.rows.start * joint.n_classes, term.rows.stop * joint.n_classes)
-            out.append(_Quadratic(joint.over_levels(matrices), rows, mean))
+            out.append(_Quadratic(joint.over_levels(matrices), p.term, mean))
         return out
 
     @cached_property
@@ -232,13 +224,13 @@ class _Quadratic:
     ----------
     matrix : sparse matrix, (Q C, Q C)
         M, symmetric.
-    rows : slice
-        Those that are not 0.
+    term : int
+        Whose rows are not 0.
     mean : float
     """
 
     matrix: sp.csr_matrix
-    rows: slice
+    term: int
     mean: float
 
     def __call__(self, left: Tensor, right: Tensor) -> Tensor:
@@ -246,22 +238,17 @@ class _Quadratic:
         product = torch.from_numpy(self.matrix @ right.flatten(0, 1).numpy())
         return (left.flatten(0, 1) * product).sum(dim=0)
 
-    @property
-    def effects(self) -> int:
-        """Rows that are not 0."""
-        return self.rows.stop - self.rows.start
 
-
-def _traces(factor: Factor, quadratics: list[_Quadratic]) -> list[float]:
-    """tr(H^-1 M) of each."""
-    traces = [0.0] * len(quadratics)
-    for first, last in sorted({(q.rows.start, q.rows.stop) for q in quadratics}):
-        for start in range(first, last, _COLUMNS_AT_ONCE):
-            own = np.arange(start, min(start + _COLUMNS_AT_ONCE, last))
-            columns = np.zeros((quadratics[0].matrix.shape[0], len(own)))
-            columns[own, own - start] = 1.0
-            inverse = factor.solve(columns).T
-            for k, quadratic in enumerate(quadratics):
-                if quadratic.rows.start == first:
-                    traces[k] += float(quadratic.matrix[own].multiply(inverse).sum())
+def _traces(posterior: GaussianPosterior, quadratics: list[_Quadratic]) -> list[float]:
+    """tr(H^-1 M) of each, H the posterior's precision."""
+    blocks: dict[int, np.ndarray] = {}
+    traces = []
+    for quadratic in quadratics:
+        segment = posterior.segments[quadratic.term]
+        if quadratic.term not in blocks:
+            blocks[quadratic.term] = posterior.factor.inverse_blocks(segment)
+        # All levels have the same block of M.
+        first = slice(segment.start, segment.start + segment.m)
+        own = quadratic.matrix[first, first]
+        traces.append(float((blocks[quadratic.term].sum(axis=0) * own.toarray()).sum()))
     return traces

@@ -74,11 +74,11 @@ class Tweedie(CountFamily):
 
     def _number(self, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         """Log of the part of the density that is free of mu; mean and variance of the number of amounts given y."""
-        y, phi = torch.broadcast_tensors(y, torch.as_tensor(phi, dtype=y.dtype))
+        y, each = torch.broadcast_tensors(y, torch.as_tensor(phi, dtype=y.dtype))
         value, mean, variance = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
         some = (y > 0).nonzero(as_tuple=True)
         for part in zip(*(index.split(_AT_ONCE // (2 * _TERMS)) for index in some), strict=True):
-            value[part], mean[part], variance[part] = self._series(y[part], phi[part])
+            value[part], mean[part], variance[part] = self._series(y[part], each[part])
         return value, mean, variance
 
     def _series(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
