@@ -143,7 +143,7 @@ def _given_f(
         states = _polish(joint, params, f, iteration, problem.sampler, config, b)
         if has_newton(joint):
             states = finish_by_newton(states, joint, f, config)
-        elif f is None and has_scores(joint):
+        elif has_scores(joint):
             draws = config.em_draws or _draws(joint)
             states = finish_by_scores(states, joint, f, problem.sampler, draws, config)
         yield from states
