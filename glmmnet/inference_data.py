@@ -154,14 +154,16 @@ def chain_statistics(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     Returns
     -------
     tuple of ndarray, each (k,)
-        R-hat (NaN with one chain), bulk ESS, tail ESS.
+        R-hat (NaN with one chain, infinite where chains stand still apart), bulk ESS, tail ESS.
     """
     arviz = import_arviz()
-    if int(arviz.__version__.split(".")[0]) < 1:
-        data = arviz.convert_to_dataset({"x": draws})
-        ess = [arviz.ess(data, method=method)["x"].to_numpy() for method in ("bulk", "tail")]
-        r_hat = arviz.rhat(data)["x"].to_numpy() if len(draws) > 1 else np.full(draws.shape[2], np.nan)
-        return r_hat, ess[0], ess[1]
-    axes = {"chain_axis": 0, "draw_axis": 1}
-    r_hat = arviz.rhat(draws, **axes) if len(draws) > 1 else np.full(draws.shape[2], np.nan)
-    return r_hat, arviz.ess(draws, method="bulk", **axes), arviz.ess(draws, method="tail", **axes)
+    # Chains that stand still, each elsewhere, have an R-hat of infinity.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if int(arviz.__version__.split(".")[0]) < 1:
+            data = arviz.convert_to_dataset({"x": draws})
+            ess = [arviz.ess(data, method=method)["x"].to_numpy() for method in ("bulk", "tail")]
+            r_hat = arviz.rhat(data)["x"].to_numpy() if len(draws) > 1 else np.full(draws.shape[2], np.nan)
+            return r_hat, ess[0], ess[1]
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        r_hat = arviz.rhat(draws, **axes) if len(draws) > 1 else np.full(draws.shape[2], np.nan)
+        return r_hat, arviz.ess(draws, method="bulk", **axes), arviz.ess(draws, method="tail", **axes)

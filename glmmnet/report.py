@@ -121,7 +121,7 @@ class Report:
             if not fitted.joint.family.quadratic:
                 notes.append(f"Newton: {word}, {len(polish)}/{config.max_iter} iter")
         elif fitted.sampler is None and fitted.joint.family.quadratic:
-            notes.append(f"{_gaussian_method(fitted)}; independent {draws}")
+            notes.append(f"{_gaussian_method(fitted)}: {word}; independent {draws}")
         elif self.history["phase"].iloc[-1] == "newton":
             step = float(self.history["change"].iloc[-1])
             notes.append(
@@ -174,9 +174,9 @@ def _short(name: str) -> str:
 def _gaussian_method(fitted: Fitted) -> str:
     joint, word = fitted.joint, "REML likelihood" if fitted.config.reml else "likelihood"
     if dense_size(joint.segments) <= fitted.config.exact_limit:
-        return f"Exact Gaussian {word} maximised (blocked Cholesky)"
+        return f"Exact Gaussian {word} (blocked Cholesky)"
     if can_score(joint):
-        return f"Gaussian {word} maximised by Fisher scoring (random probes)"
+        return f"Gaussian {word} by Fisher scoring (random probes)"
     return "EM with exact draws (sparse factor)"
 
 

@@ -19,7 +19,6 @@ N = LEVELS * ROWS
 #: Short: the numbers need to be finite, not accurate.
 QUICK = {
     "seed": 1,
-    "tol": 1e3,
     "min_iter": 1,
     "burn_in": 0,
     "max_iter": 8,
@@ -121,6 +120,16 @@ SLOW = {
 SLOW_FAMILIES = {"studentt", "tweedie", "zeroinflatednegativebinomial"}
 
 
+#: (family, kind) -> spreads beyond the data that the maximum of the likelihood itself has means at: of y = (x > 0) on a
+#: log scale statsmodels' Poisson GLM has 2.548 at the largest x, its Tweedie GLM of power 1.5 has 4.866.
+REACH = {
+    ("negativebinomial", "x separates"): 1.55,
+    ("negativebinomial1", "x separates"): 1.55,
+    ("poisson", "x separates"): 1.55,
+    ("tweedie", "x separates"): 3.87,
+}
+
+
 def marks(family: str, kind: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.slow] * (kind in SLOW or family in SLOW_FAMILIES)
 
@@ -141,16 +150,17 @@ def outcome(formula: str, data: pd.DataFrame, family: str) -> gn.GLMMNetResults 
             return error
 
 
-def assert_honest(results: gn.GLMMNetResults, highest: float, lowest: float) -> None:
+def assert_honest(results: gn.GLMMNetResults, highest: float, lowest: float, spreads: float = 1.0) -> None:
     """Every number is finite; of a fit that calls itself converged, errors too, and means near the observed values."""
     means = results.fittedvalues.to_numpy(dtype=float)
     for numbers in (results.params, results.vcomp["sd"], results.scale, results.llf, means):
         assert np.isfinite(np.asarray(numbers, dtype=float)).all()
-    assert str(results.summary())
+    summary = str(results.summary())
+    assert "converged" in summary and ("NOT converged" in summary) == (not results.converged)
     if results.converged:
         assert np.isfinite(np.asarray(results.bse, dtype=float)).all()
         # Means may go beyond the observed at the ends of x, not by orders of magnitude.
-        reach = 10 * (highest - lowest) + 1e-3 * max(abs(highest), abs(lowest))
+        reach = spreads * (highest - lowest) + 1e-3 * max(abs(highest), abs(lowest))
         assert (means >= lowest - reach).all() and (means <= highest + reach).all()
 
 
@@ -165,7 +175,7 @@ def test_ugly_response(family: str, kind: str) -> None:
     numbers = data["y"].dropna()
     numeric = pd.api.types.is_numeric_dtype(numbers) and not found.family.class_means
     values = numbers.astype(float) if numeric else pd.Series([0.0, 1.0])
-    assert_honest(found, float(values.max()), float(values.min()))
+    assert_honest(found, float(values.max()), float(values.min()), REACH.get((family, kind), 1.0))
 
 
 @cases(UGLY_COUNTS)

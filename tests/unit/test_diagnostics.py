@@ -8,6 +8,7 @@ import torch
 from _fits import SEED, bernoulli, categorical, gaussian
 
 from glmmnet.diagnostics import diagnose
+from glmmnet.inference_data import chain_statistics
 
 
 def test_independent_draws_pass():
@@ -26,6 +27,15 @@ def test_chains_in_two_places_are_told():
     d = diagnose(replace(fitted, draws=replace(fitted.draws, b=b)))
     assert d.r_hat > 1.5
     assert d.table["r_hat"].idxmax() == 1 and d.table["r_hat"][2] < 1.03
+
+
+def test_chains_that_stand_still_apart_have_an_infinite_r_hat():
+    # Eight draws a chain: sums of equal numbers are exact, and the variance within is 0.
+    still = np.repeat([[0.0], [1.0]], 8, axis=1)
+    moving = np.random.default_rng(SEED).normal(size=(2, 8))
+    r_hat, bulk, tail = chain_statistics(np.stack([still, moving], axis=2))
+    assert r_hat[0] == np.inf and 0.5 < r_hat[1] < 3
+    assert np.isfinite(bulk).all() and np.isfinite(tail).all()
 
 
 def test_slow_chains_have_few_effective_draws():

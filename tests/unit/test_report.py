@@ -71,10 +71,10 @@ def test_numbers_of_the_tables_are_those_of_the_results():
 @pytest.mark.parametrize(
     ("name", "method", "note"),
     [
-        ("gaussian", "ML (exact)", "Exact Gaussian likelihood maximised"),
+        ("gaussian", "ML (exact)", "Exact Gaussian likelihood (blocked Cholesky): converged;"),
         ("bernoulli", "MCEM (NUTS)", "Response: success: 1"),
         ("reference", "MCEM (NUTS)", "Response: reference: 'bb'"),
-        ("network", "MCEM (exact draws)", "Exact Gaussian likelihood"),
+        ("network", "MCEM (exact draws)", "Exact Gaussian likelihood (blocked Cholesky): converged;"),
         ("no random bernoulli", "ML", "Newton: converged"),
         ("only network", "Minibatches", None),
         ("no random", "ML", None),
@@ -116,6 +116,14 @@ def test_dropped_rows_and_lack_of_convergence_are_noted():
     text = str(r.summary())
     assert "5 of 300 rows dropped" in text
     assert "NOT converged, 1/1 iter" in text
+
+
+def test_a_gaussian_fit_that_did_not_converge_says_so():
+    # Correlated effects of x beyond the exact likelihood's limit: EM, and one iteration of it.
+    with pytest.warns(gn.errors.ConvergenceWarning):
+        r = gaussian(exact_limit=0, max_iter=1)
+    assert not r.converged
+    assert "EM with exact draws (sparse factor): NOT converged;" in str(r.summary())
 
 
 def test_collinear_columns_are_named():
