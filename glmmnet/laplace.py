@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -334,15 +335,17 @@ class GaussianPosterior:
         return torch.as_tensor(self.factor.spread(normal.numpy())).reshape(*self.mode.shape, -1)
 
     def sd(self) -> Tensor:
-        """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""
-        size = self.mode.numel()
-        variance = np.empty(size)
-        for start in range(0, size, _COLUMNS_AT_ONCE):
-            own = np.arange(start, min(start + _COLUMNS_AT_ONCE, size))
-            columns = np.zeros((size, len(own)))
-            columns[own, own - start] = 1.0
-            variance[own] = self.factor.solve(columns)[own, own - start]
-        return torch.as_tensor(variance).sqrt().reshape(self.mode.shape)
+        """Posterior standard deviations, (Q, C)."""
+        return self.variance(sp.eye(self.mode.numel(), format="csc")).sqrt().reshape(self.mode.shape)
+
+    def variance(self, combinations: sp.csc_matrix) -> Tensor:
+        """Posterior variances of linear combinations of b, the columns (Q C, k): (k,)."""
+        variance = np.empty(combinations.shape[1])
+        for start in range(0, len(variance), _COLUMNS_AT_ONCE):
+            own = slice(start, start + _COLUMNS_AT_ONCE)
+            columns = combinations[:, own].toarray()
+            variance[own] = np.einsum("ij,ij->j", columns, self.factor.solve(columns))
+        return torch.as_tensor(variance)
 
 
 def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:

@@ -150,11 +150,21 @@ class GLMMNetResults:
         """Posterior standard deviations of the random effects: {group: levels x terms}."""
         return estimates.random_effects(self.fitted, "sd")
 
-    def ranef(self, as_frame: bool = False) -> dict[str, pd.DataFrame] | pd.DataFrame:
-        """`random_effects`, or as one long frame: grpvar, term, grp, condval, condsd."""
-        if as_frame:
-            return estimates.ranef_frame(self.random_effects, self.random_effects_sd)
-        return self.random_effects
+    def ranef(self, as_frame: bool = False, relatives: bool = False) -> dict[str, pd.DataFrame] | pd.DataFrame:
+        """`random_effects`, or as one long frame: grpvar, term, grp, condval, condsd.
+
+        Parameters
+        ----------
+        as_frame : bool
+        relatives : bool
+            Instead of the levels in the data, those that the matrix of ``gr(g, cov=A)`` has beyond them, such as
+            animals without records: their effects as predicted from their relatives'.
+        """
+        means = estimates.relatives_effects(self.fitted, "mean") if relatives else self.random_effects
+        if not as_frame:
+            return means
+        sds = estimates.relatives_effects(self.fitted, "sd") if relatives else self.random_effects_sd
+        return estimates.ranef_frame(means, sds)
 
     def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
         """The random effects of one row: group, term, level, effect (0 for an unseen level); categorical: also class.
@@ -348,7 +358,8 @@ class GLMMNetResults:
         kind : {"mean", "link", "class"}
             Mean of the response (a probability for binary ones), the linear predictor, or the most probable class.
         new_levels : {"population", "marginal", "error"}
-            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error.
+            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error. Levels that the
+            matrix of ``gr(g, cov=A)`` has are not unseen: their effects follow from those of the levels in the data.
 
         Returns
         -------
