@@ -94,7 +94,7 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame) -> tuple[Groupin
     Raises
     ------
     DesignError
-        A continuous column, a single level.
+        A continuous column.
     """
     parts = [_learn_column(name, frame[name]) for name in columns]
     _, values, kinds = zip(*parts, strict=True)
@@ -107,7 +107,11 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame) -> tuple[Groupin
         labels = labels[found // count] + ":" + _labels(column_values)[found % count]
     levels = values[0] if len(columns) == 1 else pd.Index(labels, dtype=object)
     grouping = Grouping(tuple(columns), tuple(kinds), tuple(values), tuple(keys), levels)
-    _check_levels(grouping, len(frame))
+    if not levels.is_unique:
+        twice = levels[levels.duplicated()][0]
+        raise DesignError(
+            f"Two combinations of `{grouping.name}` are both written {twice!r}; rename the levels that hold a colon."
+        )
     return grouping, index
 
 
@@ -163,15 +167,15 @@ def _labels(values: pd.Index) -> np.ndarray:
     return np.array([str(value) for value in values], dtype=object)
 
 
-def _check_levels(grouping: Grouping, n: int) -> None:
-    q = len(grouping.levels)
-    if q < 2:
+def refuse_single_level(grouping: Grouping, n: int) -> None:
+    """Of a factor with one level no variance can be estimated.
+
+    Raises
+    ------
+    DesignError
+    """
+    if len(grouping.levels) < 2:
         raise DesignError(
             f"Grouping factor `{grouping.name}` has one level, {grouping.levels[0]!r}, in all {n} rows: its variance "
             "cannot be estimated."
-        )
-    if not grouping.levels.is_unique:
-        twice = grouping.levels[grouping.levels.duplicated()][0]
-        raise DesignError(
-            f"Two combinations of `{grouping.name}` are both written {twice!r}; rename the levels that hold a colon."
         )
