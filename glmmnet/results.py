@@ -74,8 +74,8 @@ class GLMMNetResults:
 
     @property
     def nobs(self) -> int:
-        """Rows used."""
-        return self.fitted.joint.n
+        """Rows used; those of weight 0 do not count."""
+        return self.fitted.joint.nobs
 
     @property
     def n_dropped(self) -> int:
@@ -389,7 +389,7 @@ class GLMMNetResults:
         return self.predict()
 
     def simulate(self, n: int = 1, seed: int | None = None, level: str = "marginal") -> pd.DataFrame:
-        """Responses of the training rows simulated from the fitted model, (nobs, n).
+        """Responses of the training rows simulated from the fitted model, (rows, n).
 
         Parameters
         ----------
@@ -405,7 +405,7 @@ class GLMMNetResults:
     # -- residuals -------------------------------------------------------------------------------------------------
 
     def _residuals(self, kind: Any) -> pd.Series | pd.DataFrame:
-        fitted_mean = torch.tensor(np.asarray(self.fittedvalues, dtype=float)).reshape(self.nobs, -1)
+        fitted_mean = torch.tensor(np.asarray(self.fittedvalues, dtype=float)).reshape(self.fitted.joint.n, -1)
         values = kind(self.fitted, fitted_mean)
         labels = self.fitted.joint.target.labels if values.shape[1] > 1 else ()
         return as_frame(self.fitted, self.fitted.design, values, labels)
@@ -466,7 +466,7 @@ class GLMMNetResults:
         """The final draws for ArviZ: InferenceData (ArviZ 0.x) or DataTree (1.x).
 
         Groups posterior (``1|g``, ``x|g``), sample_stats, log_likelihood, observed_data, posterior_predictive and
-        constant_data (point estimates). The row-wise groups hold chains x draws x nobs numbers each; leave them out
+        constant_data (point estimates). The row-wise groups hold chains x draws x rows numbers each; leave them out
         for large data.
         """
         wanted = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
