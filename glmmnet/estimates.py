@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import scipy.stats
 import torch
 from torch import Tensor
 
 from glmmnet.fitted import Fitted
 from glmmnet.information import VarianceErrors
-from glmmnet.laplace import gaussian_posterior
+from glmmnet.laplace import GaussianPosterior, gaussian_posterior
+from glmmnet.random_terms import TermData
 
 RESIDUAL = "Residual"
 #: Random effects whose exact posterior standard deviations are quickly computed.
@@ -133,29 +135,68 @@ def random_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]:
     From the draws; exact where these are exact and the effects not too many.
     """
     parts: dict[str, list[pd.DataFrame]] = {}
-    labels = fitted.joint.effect_labels
-    exact = _exact_moment(fitted, statistic)
+    exact = _exact_posterior(fitted)
+    moment = None if exact is None else exact.mode if statistic == "mean" else exact.sd()
     for k, term in enumerate(fitted.joint.terms):
-        if exact is None:
+        if moment is None:
             draws = fitted.term_draws(k).to(torch.float64)
             values = draws.mean(dim=3) if statistic == "mean" else draws.std(dim=3)
         else:
-            values = exact[term.rows]
-        flat = values.reshape(term.q, -1).numpy()
-        index = term.levels.rename(term.group)
-        parts.setdefault(term.group, []).append(
-            pd.DataFrame(flat, index=index, columns=_effect_index(term.names, labels))
-        )
+            values = moment[term.rows]
+        parts.setdefault(term.group, []).append(_effect_table(fitted, term, term.levels, values))
     return {group: pd.concat(frames, axis=1) for group, frames in parts.items()}
 
 
-def _exact_moment(fitted: Fitted, statistic: str) -> Tensor | None:
-    """Posterior mean or standard deviation of b (Q, C) where it is Gaussian; None where it is not, or b is large."""
+def relatives_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]:
+    """The same of levels that a known correlation has and the data have not, groups without such levels left out.
+
+    Their mean is what is expected given the effects of the levels; the variance given these adds to that of the mean.
+    """
+    parts: dict[str, list[pd.DataFrame]] = {}
+    exact = _exact_posterior(fitted)
+    for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
+        if term.relation is None or not len(term.relation.relatives):
+            continue
+        relation, every = term.relation, torch.arange(len(term.relation.relatives))
+        regression = relation.regression(every)
+        if statistic == "mean":
+            mean = fitted.draws.b.to(torch.float64).mean(dim=2) if exact is None else exact.mode
+            values = relation.over_levels(regression, mean[term.rows].reshape(term.q, -1))
+        else:
+            own = relation.conditional_variance(every)[:, None, None] * sigma.diagonal(dim1=1, dim2=2).T
+            values = (_variance_of_mean(fitted, k, regression, exact).reshape(own.shape) + own).sqrt()
+        parts.setdefault(term.group, []).append(_effect_table(fitted, term, relation.relatives, values))
+    return {group: pd.concat(frames, axis=1) for group, frames in parts.items()}
+
+
+def _variance_of_mean(fitted: Fitted, k: int, regression: Tensor, exact: GaussianPosterior | None) -> Tensor:
+    """Posterior variance of what a term's relatives are expected to have, (m, r C)."""
+    joint, term = fitted.joint, fitted.joint.terms[k]
+    size = term.r * joint.n_classes
+    if exact is None:
+        # By the covariance of the levels, as draws of many relatives need not fit into memory.
+        draws = fitted.term_draws(k).flatten(1, 2).to(torch.float64)
+        centred = draws - draws.mean(dim=2, keepdim=True)
+        covariance = torch.einsum("qks,pks->kqp", centred, centred) / (draws.shape[2] - 1)
+        return torch.einsum("mq,kqp,mp->mk", regression, covariance, regression)
+    before, after = term.rows.start * joint.n_classes, (joint.n_effects - term.rows.stop) * joint.n_classes
+    own = sp.kron(sp.csc_matrix(regression.T.numpy()), sp.eye(size))
+    width = own.shape[1]
+    rows = [sp.csc_matrix((before, width)), own, sp.csc_matrix((after, width))]
+    return exact.variance(sp.vstack(rows, format="csc")).reshape(-1, size)
+
+
+def _effect_table(fitted: Fitted, term: TermData, levels: pd.Index, values: Tensor) -> pd.DataFrame:
+    columns = _effect_index(term.names, fitted.joint.effect_labels)
+    return pd.DataFrame(values.reshape(len(levels), -1).numpy(), index=levels.rename(term.group), columns=columns)
+
+
+def _exact_posterior(fitted: Fitted) -> GaussianPosterior | None:
+    """The posterior of b where it is Gaussian; None where it is not, or b is large."""
     joint = fitted.joint
     if fitted.sampler is not None or not joint.terms or joint.n_effects > _MOST_EXACT:
         return None
-    posterior = gaussian_posterior(joint, fitted.fixed, fitted.working)
-    return posterior.mode if statistic == "mean" else posterior.sd()
+    return gaussian_posterior(joint, fitted.fixed, fitted.working)
 
 
 def ranef_frame(means: dict[str, pd.DataFrame], sds: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -144,6 +144,11 @@ class JointModel:
         return len(self.weights)
 
     @property
+    def nobs(self) -> int:
+        """Rows that count: those of positive weight."""
+        return int((self.weights > 0).sum())
+
+    @property
     def n_predictors(self) -> int:
         """C, linear predictors a row."""
         return len(self.target.predictors)

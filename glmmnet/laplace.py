@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from glmmnet.random_terms import TermData
 WHOLE_LIMIT = 512
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
+#: Columns of an inverse that are solved for together.
+_COLUMNS_AT_ONCE = 500
 #: Newton steps with the whole precision at most, and the largest step of an effect that ends them.
 _WHOLE_STEPS, _WHOLE_TOLERANCE = 50, 1e-8
 
@@ -336,6 +339,15 @@ class GaussianPosterior:
         """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""
         variance = [self.factor.inverse_blocks(s).diagonal(axis1=1, axis2=2).ravel() for s in self.segments]
         return torch.as_tensor(np.concatenate(variance)).sqrt().reshape(self.mode.shape)
+
+    def variance(self, combinations: sp.csc_matrix) -> Tensor:
+        """Posterior variances of linear combinations of b, the columns (Q C, k): (k,)."""
+        variance = np.empty(combinations.shape[1])
+        for start in range(0, len(variance), _COLUMNS_AT_ONCE):
+            own = slice(start, start + _COLUMNS_AT_ONCE)
+            columns = combinations[:, own].toarray()
+            variance[own] = np.einsum("ij,ij->j", columns, self.factor.solve(columns))
+        return torch.as_tensor(variance)
 
 
 def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:

@@ -23,6 +23,8 @@ NEW_LEVELS = ("population", "marginal", "error")
 
 #: Numbers (rows x classes x draws) held at once.
 _AT_ONCE = 8_000_000
+#: Seed after the fit's own, of the effects of levels without data that a known correlation has.
+_SEED_RELATIVES = 4_000_037
 #: Quadrature points for b integrated over its prior (one linear predictor), and draws (several).
 _NODES, _PRIOR_DRAWS = 41, 400
 
@@ -109,18 +111,63 @@ def _check_levels(design: Design, request: Request) -> None:
 
 
 def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws: Tensor) -> Tensor:
-    """Z b of some rows for draws of b (Q, C, S): (m, C, S); an unseen level has effect 0."""
+    """Z b of some rows for draws of b (Q, C, S): (m, C, S).
+
+    An unseen level has effect 0, a relative without data what is expected of it given the effects of the levels.
+    """
     total = torch.zeros(1, dtype=draws.dtype)
     for known, term in zip(fitted.joint.terms, terms, strict=True):
-        own = draws[known.rows].reshape(known.q, -1)
-        index = torch.as_tensor(np.where(term.index[rows] < 0, 0, term.index[rows]))
-        effects = own.index_select(0, index).reshape(len(index), known.r, *draws.shape[1:])
-        z = torch.tensor(np.where(term.index[rows, None] < 0, 0.0, term.z[rows])).to(draws.dtype)
-        if known.loading is None:
-            total = total + torch.einsum("nr,nrcs->ncs", z, effects)
-        else:
-            own = known.own_columns(z)[:, :, None] * effects[:, :, 0]
-            total = total + torch.einsum("rc,nrs->ncs", known.loading.to(draws.dtype), own)
+        effects, place = _with_relatives(known, term.index[rows], draws)
+        total = total + _of_rows(known, place, term.z[rows], effects)
+    return total
+
+
+def _with_relatives(known: TermData, index: np.ndarray, b: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Effects of a term's levels and of the relatives that occur, (q + k, r, C, S), and each row's place among them."""
+    effects = b[known.rows].reshape(known.q, known.r, *b.shape[1:])
+    which, of_row = _relatives_of(known, index)
+    if known.relation is None or not len(which):
+        return effects, index
+    expected = known.relation.over_levels(known.relation.regression(which), effects)
+    return torch.cat([effects, expected]), np.where(of_row < 0, index, known.q + of_row)
+
+
+def _relatives_of(known: TermData, index: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Relatives among the levels of some rows, (k,), and which of these each row has, (n,); -1 where it has none."""
+    beyond = index >= known.q
+    which, place = np.unique(index[beyond] - known.q, return_inverse=True)
+    of_row = np.full(len(index), -1)
+    of_row[beyond] = place
+    return torch.as_tensor(which), of_row
+
+
+def _of_rows(known: TermData, place: np.ndarray, z: np.ndarray, effects: Tensor) -> Tensor:
+    """A term's share of eta, each row having the effects (k, r, C, S) at its place, none where that is -1."""
+    picked = effects.flatten(1).index_select(0, torch.as_tensor(np.where(place < 0, 0, place)))
+    picked = picked.reshape(len(place), *effects.shape[1:])
+    columns = torch.tensor(np.where(place[:, None] < 0, 0.0, z)).to(effects.dtype)
+    if known.loading is None:
+        return torch.einsum("nr,nrcs->ncs", columns, picked)
+    own = known.own_columns(columns)[:, :, None] * picked[:, :, 0]
+    return torch.einsum("rc,nrs->ncs", known.loading.to(effects.dtype), own)
+
+
+def _departures(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws: int) -> Tensor:
+    """Z times how far relatives are from what is expected of them, drawn given the levels: (m, C, S).
+
+    Drawn for all rows' relatives at once, so that blocks of rows agree on them.
+    """
+    total = torch.zeros(1, dtype=torch.float64)
+    for k, (known, sigma, term) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, terms, strict=True)):
+        which, of_row = _relatives_of(known, term.index)
+        if known.relation is None or not len(which):
+            continue
+        generator = torch.Generator().manual_seed(fitted.seed + _SEED_RELATIVES + k)
+        shape = (len(which), known.r, fitted.joint.n_classes, draws)
+        normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+        related = known.relation.over_levels(known.relation.conditional_root(which), normal)
+        effects = torch.einsum("cij,qjcs->qics", covariance_root(sigma), related)
+        total = total + _of_rows(known, of_row[rows], term.z[rows], effects)
     return total
 
 
@@ -200,18 +247,20 @@ def _own_variance(known: TermData, term: RandomTerm) -> Tensor:
     if known.relation is None:
         return torch.ones(len(index), dtype=torch.float64)
     # A level that the matrix does not have is taken as one that is related to none.
-    return torch.where(index < 0, 1.0, known.relation.matrix.diagonal()[index.clamp_min(0)])
+    return torch.where(index < 0, 1.0, known.relation.own[index.clamp_min(0)])
 
 
 def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor, request: Request) -> Tensor:
     """Linear predictor of some rows at every final draw of b: (m, C, S).
 
-    With ``new_levels="marginal"`` an unseen level gets a draw from its prior, from the fit's seed.
+    A level that a known correlation has, but not the data, gets a draw given those of the levels, from the fit's seed;
+    with ``new_levels="marginal"`` an unseen level one from its prior.
     """
     draws = fitted.draws.b
     if not design.random:
         return fixed[rows].expand(-1, -1, draws.shape[2])
     eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
+    eta = eta + _departures(fitted, design.random, rows, eta.shape[2])
     if request.new_levels == "marginal":
         spread = prior_spread(fitted, design.random, unseen_only=True)[rows]
         eta = eta + spread.draw(eta.shape[2], torch.Generator().manual_seed(fitted.seed + rows.start))
@@ -280,16 +329,16 @@ def row_effects(fitted: Fitted, design: Design, position: int) -> pd.DataFrame:
     """Posterior mean effects of one row's levels: group, term, level, effect; categorical: also class."""
     if not -design.n <= position < design.n:
         raise IndexError(f"row {position} is not among the {design.n} rows.")
-    centre = fitted.draws.b.to(torch.float64).mean(dim=2)
+    centre = fitted.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
     labels = fitted.joint.effect_labels
     rows = []
     for known, term in zip(fitted.joint.terms, design.random, strict=True):
         level = int(term.index[position])
-        own = centre[known.rows].reshape(known.q, known.r, -1)
+        effects, (place,) = _with_relatives(known, term.index[[position]], centre)
+        shown = "(unseen)" if level < 0 else [*term.levels, *term.relatives][level]
         for i, name in enumerate(known.names):
             for c, label in enumerate(labels):
-                effect = float(own[level, i, c]) if level >= 0 else 0.0
-                shown = term.levels[level] if level >= 0 else "(unseen)"
+                effect = float(effects[place, i, c]) if level >= 0 else 0.0
                 rows.append((term.group, name, shown, effect, label))
     frame = pd.DataFrame(rows, columns=["group", "term", "level", "effect", "class"])
     return frame if labels != ("",) else frame.drop(columns="class")
@@ -319,12 +368,16 @@ def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
     return frame
 
 
+def covariance_root(sigma: Tensor) -> Tensor:
+    """Factors of covariances (C, r, r), which may be singular."""
+    values, vectors = torch.linalg.eigh(sigma)
+    return vectors * values.clamp_min(0.0).sqrt()[:, None]
+
+
 def _prior_draw(fitted: Fitted) -> Tensor:
     parts = []
     for term, sigma in zip(fitted.joint.terms, fitted.params.sigma, strict=True):
-        # Not Cholesky: a singular Sigma has no factor of that kind.
-        values, vectors = torch.linalg.eigh(sigma)
-        factor = vectors * values.clamp_min(0.0).sqrt()[:, None]
+        factor = covariance_root(sigma)
         normal = torch.randn(term.q, term.r, fitted.joint.n_classes, dtype=torch.float64)
         if term.relation is not None:
             normal = term.relation.over_levels(term.relation.root, normal)

@@ -173,7 +173,7 @@ def term_data(term: RandomTerm, target: Target, start: int) -> TermData:
         loading = torch.eye(classes, dtype=torch.float64).repeat(len(term.names), 1)
     elif loading is not None:
         loading = loading.expand(len(names), -1)
-    relation = None if term.correlation is None else Relation(term.correlation)
+    relation = None if term.correlation is None else Relation(term.correlation, term.relatives)
     return TermData(
         term.label,
         term.group,

@@ -61,7 +61,7 @@ class Report:
             ("Link Function:", joint.family.link.name.capitalize()),
             ("Method:", method_name(fitted)),
             ("Covariance Type:", self.fixed_covariance.kind),
-            ("No. Observations:", str(joint.n)),
+            ("No. Observations:", str(joint.nobs)),
             ("No. Groups:", groups),
             ("Df Linear:", str(self.df_linear)),
             ("Df Neural:", str(self.df_neural)),

@@ -74,8 +74,8 @@ class GLMMNetResults:
 
     @property
     def nobs(self) -> int:
-        """Rows used."""
-        return self.fitted.joint.n
+        """Rows used; those of weight 0 do not count."""
+        return self.fitted.joint.nobs
 
     @property
     def n_dropped(self) -> int:
@@ -150,11 +150,21 @@ class GLMMNetResults:
         """Posterior standard deviations of the random effects: {group: levels x terms}."""
         return estimates.random_effects(self.fitted, "sd")
 
-    def ranef(self, as_frame: bool = False) -> dict[str, pd.DataFrame] | pd.DataFrame:
-        """`random_effects`, or as one long frame: grpvar, term, grp, condval, condsd."""
-        if as_frame:
-            return estimates.ranef_frame(self.random_effects, self.random_effects_sd)
-        return self.random_effects
+    def ranef(self, as_frame: bool = False, relatives: bool = False) -> dict[str, pd.DataFrame] | pd.DataFrame:
+        """`random_effects`, or as one long frame: grpvar, term, grp, condval, condsd.
+
+        Parameters
+        ----------
+        as_frame : bool
+        relatives : bool
+            Instead of the levels in the data, those that the matrix of ``gr(g, cov=A)`` has beyond them, such as
+            animals without records: their effects as predicted from their relatives'.
+        """
+        means = estimates.relatives_effects(self.fitted, "mean") if relatives else self.random_effects
+        if not as_frame:
+            return means
+        sds = estimates.relatives_effects(self.fitted, "sd") if relatives else self.random_effects_sd
+        return estimates.ranef_frame(means, sds)
 
     def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
         """The random effects of one row: group, term, level, effect (0 for an unseen level); categorical: also class.
@@ -348,7 +358,8 @@ class GLMMNetResults:
         kind : {"mean", "link", "class"}
             Mean of the response (a probability for binary ones), the linear predictor, or the most probable class.
         new_levels : {"population", "marginal", "error"}
-            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error.
+            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error. Levels that the
+            matrix of ``gr(g, cov=A)`` has are not unseen: their effects follow from those of the levels in the data.
 
         Returns
         -------
@@ -378,7 +389,7 @@ class GLMMNetResults:
         return self.predict()
 
     def simulate(self, n: int = 1, seed: int | None = None, level: str = "marginal") -> pd.DataFrame:
-        """Responses of the training rows simulated from the fitted model, (nobs, n).
+        """Responses of the training rows simulated from the fitted model, (rows, n).
 
         Parameters
         ----------
@@ -394,7 +405,7 @@ class GLMMNetResults:
     # -- residuals -------------------------------------------------------------------------------------------------
 
     def _residuals(self, kind: Any) -> pd.Series | pd.DataFrame:
-        fitted_mean = torch.tensor(np.asarray(self.fittedvalues, dtype=float)).reshape(self.nobs, -1)
+        fitted_mean = torch.tensor(np.asarray(self.fittedvalues, dtype=float)).reshape(self.fitted.joint.n, -1)
         values = kind(self.fitted, fitted_mean)
         labels = self.fitted.joint.target.labels if values.shape[1] > 1 else ()
         return as_frame(self.fitted, self.fitted.design, values, labels)
@@ -455,7 +466,7 @@ class GLMMNetResults:
         """The final draws for ArviZ: InferenceData (ArviZ 0.x) or DataTree (1.x).
 
         Groups posterior (``1|g``, ``x|g``), sample_stats, log_likelihood, observed_data, posterior_predictive and
-        constant_data (point estimates). The row-wise groups hold chains x draws x nobs numbers each; leave them out
+        constant_data (point estimates). The row-wise groups hold chains x draws x rows numbers each; leave them out
         for large data.
         """
         wanted = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}

@@ -65,12 +65,16 @@ class RandomTerm:
     levels : pandas.Index, (q,)
         Levels in the training data, sorted; of an interaction ``"a:b"`` strings.
     index : ndarray of int64, (n,)
-        Level of each row; -1 where the level is unseen in training (new data only).
+        Level of each row; -1 where the level is unseen in training (new data only). A level that the known correlation
+        has and training had not is q + its position among `relatives` (new data only).
     z : ndarray of float64, (n, r)
     positions : tuple of int, (r,)
         Times of the columns where the structure has an order; empty otherwise, and for new data.
-    correlation : ndarray of float64, (q, q), or None
-        Known correlation A of the levels, of ``gr(g, cov=A)``; None otherwise, and for new data.
+    correlation : ndarray of float64, (q + m, q + m), or None
+        Known correlation A of the levels and then of `relatives`, of ``gr(g, cov=A)``; None otherwise, and for new
+        data.
+    relatives : pandas.Index, (m,)
+        Levels that A has and the training data have not.
     part : str
         Formula that the term stands in: ``""`` the main one, ``zi``, ``dispersion``.
     """
@@ -84,6 +88,7 @@ class RandomTerm:
     z: np.ndarray
     positions: tuple[int, ...] = ()
     correlation: np.ndarray | None = None
+    relatives: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
     part: str = ""
 
 

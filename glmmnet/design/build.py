@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from formulaic.parser.types import Term
 
+from glmmnet.covariances import COVARIANCES
 from glmmnet.errors import DesignError
 from glmmnet.formula import FormulaSpec
 from glmmnet.formula.carets import error_at
@@ -19,7 +20,7 @@ from glmmnet.formula.safety import resolve, unknown_column
 from .coding import Codings, ordered_factors, read_contrasts
 from .columns import check_frame, column_kind, missing_counts
 from .evaluation import Environment
-from .grouping import learn_grouping
+from .grouping import learn_grouping, refuse_single_level
 from .known import known_correlation
 from .matrix import factor_variables, learn_part, plain_names
 from .records import Design
@@ -103,6 +104,11 @@ def build_design(
     ]
     frame = take_rows(data, needs.groups, rows)
     learned = {columns: learn_grouping(columns, frame) for columns in dict.fromkeys(one.group for one in spec.random)}
+    for one in spec.random:
+        # One series of several times shows the one variance that they share.
+        if not COVARIANCES[one.structure].tied:
+            refuse_single_level(learned[one.group][0], len(rows))
+    known = [known_correlation(one, learned[one.group][0], context) for one in spec.random]
     transforms: dict[str, Any] = {}
     state = DesignState(
         spec=spec,
@@ -115,7 +121,7 @@ def build_design(
         parts=tuple((name, part) for name, part, _ in parts),
         neural=tuple(part for part, _ in neural),
         effects=tuple(part for part, _ in effects),
-        groupings=tuple(learned[one.group][0] for one in spec.random),
+        groupings=tuple(grouping for grouping, _ in known),
         offset_transforms=transforms,
     )
     design = Design(
@@ -126,10 +132,10 @@ def build_design(
         x_parts=state.x_parts,
         neural=tuple(neural_term(one, part, inputs) for one, (part, inputs) in zip(spec.neural, neural, strict=True)),
         random=tuple(
-            random_term(
-                one, part, *learned[one.group], z, times, known_correlation(one, learned[one.group][0], context)
+            random_term(one, part, grouping, learned[one.group][1], z, times, correlation)
+            for one, (part, z), times, (grouping, correlation) in zip(
+                spec.random, effects, positions, known, strict=True
             )
-            for one, (part, z), times in zip(spec.random, effects, positions, strict=True)
         ),
         offset=offset(spec, environment, transforms),
         weights=None if weight is None else _check_weights(weight[rows]),

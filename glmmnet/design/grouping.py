@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,8 @@ class Grouping:
         code of the column`` that occur.
     levels : Index, (q,)
         The values of a single column, else ``"a:b"`` strings.
+    relatives : Index, (m,)
+        Further values of a single column, which a known correlation has and training had not.
     """
 
     columns: tuple[str, ...]
@@ -36,6 +38,7 @@ class Grouping:
     values: tuple[pd.Index, ...]
     keys: tuple[np.ndarray, ...]
     levels: pd.Index
+    relatives: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
 
     @property
     def name(self) -> str:
@@ -43,7 +46,7 @@ class Grouping:
         return ":".join(self.columns)
 
     def locate(self, frame: pd.DataFrame) -> np.ndarray:
-        """Level of each row of `frame`, int64, (n,); -1 where it is unseen in training.
+        """Level of each row of `frame`, int64, (n,); -1 where it is unseen, q + k where it is the relative k.
 
         Raises
         ------
@@ -67,7 +70,11 @@ class Grouping:
                 f"Grouping column `{self.columns[j]}` was {self.kinds[j]} in training and is {kind} now (dtype "
                 f"{frame[self.columns[j]].dtype}); convert it."
             )
-        return self.values[j].get_indexer(values).astype(np.int64)[codes]
+        index = self.values[j].get_indexer(values)
+        if len(self.relatives):
+            further = self.relatives.get_indexer(values)
+            index = np.where((index < 0) & (further >= 0), len(self.levels) + further, index)
+        return index.astype(np.int64)[codes]
 
 
 def learn_grouping(columns: Sequence[str], frame: pd.DataFrame) -> tuple[Grouping, np.ndarray]:
@@ -87,7 +94,7 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame) -> tuple[Groupin
     Raises
     ------
     DesignError
-        A continuous column, a single level.
+        A continuous column.
     """
     parts = [_learn_column(name, frame[name]) for name in columns]
     _, values, kinds = zip(*parts, strict=True)
@@ -100,7 +107,11 @@ def learn_grouping(columns: Sequence[str], frame: pd.DataFrame) -> tuple[Groupin
         labels = labels[found // count] + ":" + _labels(column_values)[found % count]
     levels = values[0] if len(columns) == 1 else pd.Index(labels, dtype=object)
     grouping = Grouping(tuple(columns), tuple(kinds), tuple(values), tuple(keys), levels)
-    _check_levels(grouping, len(frame))
+    if not levels.is_unique:
+        twice = levels[levels.duplicated()][0]
+        raise DesignError(
+            f"Two combinations of `{grouping.name}` are both written {twice!r}; rename the levels that hold a colon."
+        )
     return grouping, index
 
 
@@ -156,15 +167,15 @@ def _labels(values: pd.Index) -> np.ndarray:
     return np.array([str(value) for value in values], dtype=object)
 
 
-def _check_levels(grouping: Grouping, n: int) -> None:
-    q = len(grouping.levels)
-    if q < 2:
+def refuse_single_level(grouping: Grouping, n: int) -> None:
+    """Of a factor with one level no variance can be estimated.
+
+    Raises
+    ------
+    DesignError
+    """
+    if len(grouping.levels) < 2:
         raise DesignError(
             f"Grouping factor `{grouping.name}` has one level, {grouping.levels[0]!r}, in all {n} rows: its variance "
             "cannot be estimated."
-        )
-    if not grouping.levels.is_unique:
-        twice = grouping.levels[grouping.levels.duplicated()][0]
-        raise DesignError(
-            f"Two combinations of `{grouping.name}` are both written {twice!r}; rename the levels that hold a colon."
         )

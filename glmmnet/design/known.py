@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,19 @@ _ASYMMETRY, _SINGULAR = 1e-8, 1e-10
 _MANY = 5
 
 
-def known_correlation(spec: RandomSpec, grouping: Grouping, context: Mapping[str, Any]) -> np.ndarray | None:
-    """A for the levels that occur, (q, q), in their order; None where the levels are independent.
+def known_correlation(
+    spec: RandomSpec, grouping: Grouping, context: Mapping[str, Any]
+) -> tuple[Grouping, np.ndarray | None]:
+    """The grouping with the further levels that A has, and A in the order of all; None where levels are independent.
 
     Raises
     ------
     DesignError
-        A is not there, not a DataFrame with the same labels on both sides, misses levels, is not symmetric or not
-        positive definite.
+        A is not there, not a DataFrame with the same labels on both sides, misses levels, is not symmetric, or not
+        positive definite for the levels that occur.
     """
     if not spec.known:
-        return None
+        return grouping, None
     name = spec.known
     if name not in context:
         raise DesignError(f"`{spec.label}` needs the matrix `{name}`: pass context={{{name!r}: ...}}.")
@@ -50,8 +53,12 @@ def known_correlation(spec: RandomSpec, grouping: Grouping, context: Mapping[str
             f"`{name}` has no row for {len(missing)} of the {len(levels)} levels of `{grouping.name}`: "
             f"{', '.join(map(repr, missing[:_MANY]))}{more}; its labels are like {given.index[0]!r}."
         )
+    relatives = given.index[~given.index.isin(levels)]
+    # By position, as labels of the two may differ in dtype.
+    order = np.concatenate([given.index.get_indexer(levels), given.index.get_indexer(relatives)])
+    across = given.columns.get_indexer(given.index[order])
     try:
-        matrix = given.loc[levels, levels].to_numpy(dtype=np.float64)
+        matrix = given.to_numpy(dtype=np.float64)[np.ix_(order, across)]
     except (TypeError, ValueError) as error:
         raise DesignError(f"`{name}` must hold numbers: {error}") from None
     if not np.isfinite(matrix).all():
@@ -59,16 +66,17 @@ def known_correlation(spec: RandomSpec, grouping: Grouping, context: Mapping[str
     largest = np.abs(matrix).max()
     apart = np.abs(matrix - matrix.T)
     if apart.max() > _ASYMMETRY * largest:
-        i, j = divmod(int(np.argmax(apart)), len(levels))
+        i, j = divmod(int(np.argmax(apart)), len(order))
+        one, other = (given.index[order[k]] for k in (i, j))
         raise DesignError(
-            f"`{name}` is not symmetric: it has {matrix[i, j]:g} for {levels[i]!r}, {levels[j]!r} and {matrix[j, i]:g} "
+            f"`{name}` is not symmetric: it has {matrix[i, j]:g} for {one!r}, {other!r} and {matrix[j, i]:g} "
             "the other way round."
         )
     matrix = 0.5 * (matrix + matrix.T)
-    values = np.linalg.eigvalsh(matrix)
+    values = np.linalg.eigvalsh(matrix[: len(levels), : len(levels)])
     if values[0] <= _SINGULAR * values[-1]:
         raise DesignError(
             f"`{name}` is not positive definite: its smallest eigenvalue is {values[0]:.3g}, its largest "
             f"{values[-1]:.3g}. Levels that are copies of each other have one effect: merge them."
         )
-    return matrix
+    return replace(grouping, relatives=relatives), matrix

@@ -112,7 +112,7 @@ class DesignState:
             Build the response too; its columns must then be there.
         random : bool, default True
             Build the random terms too; without them, grouping columns may be missing. An unseen level of a grouping
-            factor has index -1.
+            factor has index -1; one that a known correlation has, a number beyond those of training.
 
         Returns
         -------
@@ -138,11 +138,13 @@ class DesignState:
         terms: list[RandomTerm] = []
         if random:
             levels = take_rows(data, groups, rows)
-            indices = {grouping.columns: grouping.locate(levels) for grouping in self.groupings}
+            indices: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
             for spec, part, grouping in zip(self.spec.random, self.effects, self.groupings, strict=True):
-                index = indices[grouping.columns]
+                key = (spec.group, spec.known)
+                if key not in indices:
+                    indices[key] = grouping.locate(levels)
                 own = at_levels(spec, replace(environment, codings=self.codings.ordered))
-                terms.append(random_term(spec, part, grouping, index, part.rebuild(own)))
+                terms.append(random_term(spec, part, grouping, indices[key], part.rebuild(own)))
         return Design(
             response=self.response.rebuild(environment) if response and len(rows) else None,
             X=self._fixed_columns(replace(environment, codings=self.codings.fixed)),
@@ -204,6 +206,7 @@ def random_term(
         z,
         positions,
         correlation,
+        grouping.relatives,
         spec.part,
     )
 

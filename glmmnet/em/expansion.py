@@ -57,23 +57,44 @@ def _candidates(joint: JointModel) -> tuple[Tensor, Tensor | None, Tensor]:
 
 
 def _carrier(term: TermData, x: Tensor, loading: Tensor | None, directions: Tensor) -> Carrier:
-    z = term.columns()
-    found: dict[int, tuple[int, Tensor]] = {}
-    for j in range(term.r):
-        square = term.level_sum(z[:, j : j + 1].square()).clamp_min(1e-300)
-        value = term.level_sum(z[:, j : j + 1] * x) / square
-        misfit = (z[:, j : j + 1] * value[term.index] - x).abs().amax(dim=0)
+    found: dict[int, Tensor] = {}
+    for own, z, cell in _alternatives(term):
+        cells = term.q * (own.stop - own.start)
+        square = torch.zeros(cells, dtype=torch.float64).index_add_(0, cell, z.square())
+        seen = square > 0
+        sums = torch.zeros(cells, x.shape[1], dtype=torch.float64).index_add_(0, cell, z[:, None] * x)
+        value = sums / square.clamp_min(1e-300)[:, None]
+        misfit = (z[:, None] * value[cell] - x).abs().amax(dim=0)
         exact = misfit <= 1e-9 * x.abs().amax(dim=0).clamp_min(1e-300)
         if loading is not None and term.loading is not None:
-            exact &= (loading == term.loading[j]).all(dim=1)
+            exact &= (loading[:, None] == term.loading[own]).all(dim=2).all(dim=1)
         for column in torch.nonzero(exact)[:, 0].tolist():
-            found.setdefault(column, (j, value[:, column]))
+            if column not in found:
+                found[column] = torch.zeros(term.q, term.r, dtype=torch.float64)
+                found[column][:, own] = _filled(value[:, column].reshape(term.q, -1), seen.reshape(term.q, -1))
     columns = sorted(found)
     design = torch.zeros(term.q, term.r, len(columns), dtype=torch.float64)
     for k, column in enumerate(columns):
-        j, value_of_level = found[column]
-        design[:, j, k] = value_of_level
+        design[:, :, k] = found[column]
     return Carrier(directions[:, columns], design)
+
+
+def _alternatives(term: TermData) -> list[tuple[slice, Tensor, Tensor]]:
+    """Columns of z that may be like a column of X: alone and, where no row has two of them, together.
+
+    Each as (columns, their value in each row (n,), which effect that multiplies (n,), counted level by level).
+    """
+    z = term.columns()
+    alone = [(slice(j, j + 1), z[:, j], term.index) for j in range(term.r)]
+    if term.r == 1 or int((z != 0).sum(dim=1).max()) > 1:
+        return alone
+    return [*alone, (slice(0, term.r), z.sum(dim=1), term.index * term.r + (z != 0).to(torch.uint8).argmax(dim=1))]
+
+
+def _filled(value: Tensor, seen: Tensor) -> Tensor:
+    """Values (q, k) of a level's effects; of those that no row has, which may have any, the mean of its others."""
+    mean = (value * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.where(seen, value, mean)
 
 
 @dataclass(frozen=True)

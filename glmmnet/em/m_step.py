@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
@@ -176,9 +177,18 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
     draws = b.shape[2]
     free = _free_numbers(joint, groups)
     tie = (free[:, None] == torch.arange(len(free.unique()))).to(torch.float64)
-    inverse = _scaled_pinv(tie.T @ hessian @ tie / draws)
-    step = (inverse @ (tie.T @ gradient / draws))[free]
-    return _as_newton(joint, groups, params, step, torch.diagonal(inverse)[free], log_likelihood / draws)
+
+    def solved(information: Tensor) -> tuple[Tensor, Tensor]:
+        inverse = _scaled_pinv(tie.T @ information @ tie / draws)
+        return (inverse @ (tie.T @ gradient / draws))[free], torch.diagonal(inverse)[free]
+
+    step, variance = solved(hessian)
+    excess = _excess(joint, _of_beta(joint, groups, step))
+    if float(excess.min()) < float(excess.max()):
+        # One linear predictor runs away, and the step of the others must not count on how far it would go.
+        longer = torch.cat([excess[g.loading.abs().argmax()].expand(g.size) for g in groups])
+        step, _ = solved(hessian + torch.diag((longer - 1.0) * hessian.diagonal()))
+    return _as_newton(joint, groups, params, step, variance, log_likelihood / draws)
 
 
 def _free_numbers(joint: JointModel, groups: list[_Group]) -> Tensor:
@@ -197,19 +207,25 @@ def _as_newton(
     joint: JointModel, groups: list[_Group], params: Parameters, step: Tensor, variance: Tensor, log_likelihood: float
 ) -> _Newton:
     """The damped step in the shapes of beta and the working matrices."""
-    beta, error = torch.zeros_like(params.beta), torch.zeros_like(params.beta)
+    beta, error = _of_beta(joint, groups, step), _of_beta(joint, groups, variance)
     working = [torch.eye(t.r, dtype=torch.float64).repeat(joint.n_classes, 1, 1) for t in joint.terms]
     at = 0
     for group in groups:
-        k = len(group.columns)
-        beta[group.columns, group.beta_class] = step[at : at + k]
-        error[group.columns, group.beta_class] = variance[at : at + k]
-        at += k
+        at += len(group.columns)
         for matrix, free in zip(working, group.entries, strict=True):
             moved = step[at : at + len(free)].clamp(-_LARGEST_SCALE_STEP, _LARGEST_SCALE_STEP)
             matrix[group.b_class, free[:, 0], free[:, 1]] += moved
             at += len(free)
     return _Newton(_damp(joint, params.beta, beta), working, error, log_likelihood)
+
+
+def _of_beta(joint: JointModel, groups: list[_Group], values: Tensor) -> Tensor:
+    """What belongs to beta among values of all coefficients (m,): (p, K)."""
+    beta, at = torch.zeros(joint.X.shape[1], joint.n_coefficients, dtype=torch.float64), 0
+    for group in groups:
+        beta[group.columns, group.beta_class] = values[at : at + len(group.columns)]
+        at += group.size
+    return beta
 
 
 def _few_rows(joint: JointModel, draws: int) -> Tensor | None:
@@ -299,10 +315,30 @@ def _scaled_pinv(matrix: Tensor) -> Tensor:
 
 
 def _damp(joint: JointModel, beta: Tensor, step: Tensor) -> Tensor:
-    if not joint.family.quadratic and len(step):
-        moved = joint.sum_of_fixed(joint.columns, step, None) / joint.eta_units[:, None]
-        step = step * min(1.0, _LARGEST_ETA_STEP / max(float(moved.square().mean().sqrt()), 1e-300))
+    excess, loading = _excess(joint, step), joint.x_loading
+    step = step / (excess if loading is None else excess[loading.abs().argmax(dim=1)][:, None])
     return step * joint.admissible_step(beta, step)
+
+
+def _excess(joint: JointModel, step: Tensor) -> Tensor:
+    """How many times too long a step of beta (p, K) is for each linear predictor, 1 where it is not: (C,).
+
+    Predictors that share columns of X have one length.
+    """
+    if joint.family.quadratic or not len(step):
+        return torch.ones(joint.n_predictors, dtype=torch.float64)
+    moved = joint.sum_of_fixed(joint.columns, step, None) / joint.eta_units[:, None]
+    own, square = _connected(joint), moved.square().mean(dim=(0, 2))
+    sizes = torch.stack([square[own == k].mean().sqrt() for k in range(int(own.max()) + 1)])
+    return (sizes / _LARGEST_ETA_STEP).clamp_min(1.0)[own]
+
+
+def _connected(joint: JointModel) -> Tensor:
+    """Number of the group of each linear predictor that are linked by columns of X in both, (C,)."""
+    if joint.x_loading is None:
+        return torch.zeros(joint.n_predictors, dtype=torch.int64)
+    shared = joint.x_loading.abs().T @ joint.x_loading.abs()
+    return torch.as_tensor(connected_components(shared.numpy(), directed=False)[1]).long()
 
 
 def _dispersion(joint: JointModel, params: Parameters, working: list[Tensor], b: Tensor, f: Tensor | None) -> float:

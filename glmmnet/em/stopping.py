@@ -31,15 +31,16 @@ def scaled_change(
 ) -> Tensor:
     """Change of every entry of (beta, Sigma, dispersion) in rough standard errors, one vector.
 
-    Standard errors of Sigma are those of q directly observed effects over the reliability, of the dispersion those of
-    n rows.
+    Standard errors of Sigma are those of q directly observed effects over the reliability, of as many times q as
+    columns share a variance; of the dispersion those of n rows.
     """
     parts = [((new.beta - old.beta) / beta_variance.clamp_min(1e-300).sqrt()).reshape(-1)]
     for term, before, after, known in zip(joint.terms, old.sigma, new.sigma, reliability, strict=True):
         diagonal = torch.diagonal(after, dim1=-2, dim2=-1)
         variance = diagonal[:, :, None] * diagonal[:, None, :] + after.square()
         floor = 1e-12 * float(variance.max()) + 1e-300
-        error = (variance.clamp_min(floor) / term.q).sqrt() / known
+        effects = term.q * term.r / len(term.covariance.deviations(term.r))
+        error = (variance.clamp_min(floor) / effects).sqrt() / known
         parts.append(((after - before) / error).reshape(-1))
     if joint.family.has_dispersion:
         spread = new.phi * (2.0 / float(joint.weights.sum())) ** 0.5

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+from scipy.special import gammaln
 from scipy.stats import multivariate_normal
 
 import glmmnet as gn
@@ -120,14 +121,144 @@ def test_marginal_predictions_know_the_diagonal() -> None:
     assert np.isfinite(results.predict(data.head(3).assign(animal="new"), new_levels="marginal")).all()
 
 
+FOUR = np.array([[1.0, 0.8, 0.3, 0.0], [0.8, 1.0, 0.5, 0.1], [0.3, 0.5, 1.0, 0.6], [0.0, 0.1, 0.6, 1.0]])
+
+
+def by_quadrature(data: pd.DataFrame, family: str, theta: np.ndarray, nodes: int = 13) -> tuple[float, np.ndarray]:
+    """Log-likelihood at (beta, log sd) and posterior mean of four related effects, over a grid around their mode."""
+    y, x, g = (data[name].to_numpy() for name in ("y", "x", "g"))
+    fixed, prior = theta[0] + theta[1] * x, np.linalg.inv(np.exp(2 * theta[2]) * FOUR)
+
+    def log_density(b: np.ndarray) -> np.ndarray:
+        eta = fixed + b[..., g]
+        rows = y * eta - (np.logaddexp(0, eta) if family == "bernoulli" else np.exp(eta) + gammaln(y + 1))
+        kernel = -0.5 * np.einsum("...i,ij,...j->...", b, prior, b)
+        return rows.sum(axis=-1) + kernel + 0.5 * np.linalg.slogdet(prior / (2 * np.pi))[1]
+
+    found = scipy.optimize.minimize(lambda b: -log_density(b), np.zeros(4), method="BFGS")
+    z, w = np.polynomial.hermite_e.hermegauss(nodes)
+    grid = np.stack(np.meshgrid(z, z, z, z, indexing="ij"), axis=-1).reshape(-1, 4)
+    weight = np.prod(np.stack(np.meshgrid(w, w, w, w, indexing="ij"), axis=-1), axis=-1).ravel()
+    root = np.linalg.cholesky(found.hess_inv)
+    b = found.x + grid @ root.T
+    log_share = log_density(b) + 0.5 * (grid**2).sum(axis=1) + np.log(weight) + np.log(np.diag(root)).sum()
+    share = np.exp(log_share - log_share.max())
+    return float(log_share.max() + np.log(share.sum())), share @ b / share.sum()
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "poisson"])
+def test_fit_is_the_maximum_of_the_likelihood_by_quadrature(family: str) -> None:
+    print(f"seed {SEED}")
+    rng = np.random.default_rng(SEED)
+    b = 1.2 * np.linalg.cholesky(FOUR) @ rng.normal(size=4)
+    g, x = np.repeat(np.arange(4), 12), rng.normal(size=48)
+    eta = 0.3 + 0.5 * x + b[g]
+    y = rng.random(48) < 1 / (1 + np.exp(-eta)) if family == "bernoulli" else rng.poisson(np.exp(eta))
+    data = pd.DataFrame({"y": y.astype(int), "x": x, "g": g})
+    results = gn.glmm("y ~ x + (1 | gr(g, cov=A))", data=data, family=family, context={"A": pd.DataFrame(FOUR)})
+    results = results.fit(seed=1)
+    found = np.append(results.params, np.log(results.vcomp["sd"][0]))
+    best = scipy.optimize.minimize(
+        lambda theta: -by_quadrature(data, family, theta)[0], found, method="Nelder-Mead", options={"xatol": 1e-4}
+    )
+    llf, mean = by_quadrature(data, family, found)
+    print(found, best.x, results.llf, llf, -best.fun)
+    assert results.converged
+    assert llf > -best.fun - 0.002
+    errors = np.append(results.bse, results.vcomp["se"][0] / results.vcomp["sd"][0])
+    np.testing.assert_allclose(found / errors, best.x / errors, atol=0.05)
+    assert results.llf == pytest.approx(llf, abs=5 * results.llf_se)
+    apart = (results.random_effects["g"].iloc[:, 0] - mean) / results.random_effects_sd["g"].iloc[:, 0]
+    assert apart.abs().max() < 5 / 1000**0.5
+
+
+def absent() -> pd.Index:
+    """Animals without records."""
+    return pedigree().index[~pedigree().index.isin(frame()["animal"])]
+
+
+def test_effects_of_animals_without_records_are_those_of_the_joint_density() -> None:
+    data, results = frame(), fit()
+    variance, residual = results.vcomp["variance"]
+    x, v = np.column_stack([np.ones(len(data)), data["x"]]), np.linalg.inv(covariance(data, variance, residual))
+    across = variance * pedigree().loc[absent(), data["animal"]].to_numpy()
+    mean = across @ v @ (data["y"] - x @ results.params).to_numpy()
+    around = variance * pedigree().loc[absent(), absent()].to_numpy() - across @ v @ across.T
+    table = results.ranef(as_frame=True, relatives=True)
+    assert table["grp"].tolist() == absent().tolist()
+    np.testing.assert_allclose(table["condval"], mean, atol=1e-6)
+    np.testing.assert_allclose(table["condsd"], np.sqrt(np.diag(around)), rtol=1e-6)
+    new = pd.DataFrame({"x": 0.5, "animal": absent()})
+    expected = results.params["Intercept"] + 0.5 * results.params["x"] + mean
+    np.testing.assert_allclose(results.predict(new, new_levels="error"), expected, atol=1e-5)
+    (effect,) = results.row_effects(new.iloc[[1]])["effect"]
+    assert effect == pytest.approx(mean[1], abs=1e-5)
+    assert results.row_effects(new.iloc[[1]])["level"].tolist() == [absent()[1]]
+    # The error of beta moves the effects too: cov = around + D Cov(beta) D', D = x_new - across V^-1 X.
+    moved = np.array([1.0, 0.5]) - across @ v @ x
+    whole = around + moved @ results.cov_params().to_numpy() @ moved.T
+    draws = results.get_prediction(new).mean_draws[:, 0]
+    found = np.cov(draws)
+    sd = np.sqrt(np.diag(whole))
+    error = np.outer(sd, sd) / draws.shape[1] ** 0.5
+    assert (np.abs(found - whole) / error).max() < 5
+
+
+@pytest.mark.parametrize("formula", [FORMULA, FORMULA.replace("(1", "(1 + x"), "p(k, m) ~ x + (1 | gr(animal, cov=A))"])
+def test_rows_of_weight_zero_change_nothing(formula: str) -> None:
+    """With such a row an animal is a level of the model like all others."""
+    data, family = frame(), "binomial" if "p(" in formula else "gaussian"
+    rows = pd.concat([data, data.head(len(absent())).assign(animal=absent())], ignore_index=True)
+    weights = np.repeat([1.0, 0.0], [len(data), len(absent())])
+    results = gn.glmm(formula, data=data, family=family, context={"A": pedigree()}).fit(seed=1)
+    wanted = gn.glmm(formula, data=rows, family=family, weights=weights, context={"A": pedigree()}).fit(seed=1)
+    mean, sd = results.ranef(relatives=True)["animal"], wanted.random_effects_sd["animal"].loc[absent()]
+    assert sd.shape == (len(absent()), 2 if "1 + x" in formula else 1)
+    apart = ((mean - wanted.random_effects["animal"].loc[absent()]) / sd).abs().to_numpy().max()
+    table = results.ranef(as_frame=True, relatives=True)
+    ratio = table["condsd"].to_numpy() / sd.to_numpy().T.ravel()
+    new = rows.tail(len(absent()))
+    first, second = results.predict(new), wanted.predict(new)
+    print(apart, ratio, first.to_numpy() - second.to_numpy())
+    exact = family == "gaussian"
+    assert apart < (1e-5 if exact else 5 * (2 / 1000) ** 0.5)
+    np.testing.assert_allclose(ratio, 1, atol=1e-5 if exact else 0.1)
+    np.testing.assert_allclose(first, second, atol=1e-5 if exact else 0.05)
+
+
+def test_copies_without_records_have_one_effect() -> None:
+    label, a = absent()[0], pedigree()
+    twins = a.reindex(index=[*a.index, "twin"], columns=[*a.index, "twin"])
+    twins.loc["twin"] = twins.loc[label]
+    twins["twin"] = twins[label]
+    results = gn.glmm(FORMULA, data=frame(), context={"A": twins}).fit(seed=1)
+    (one,), (other,) = results.get_prediction(pd.DataFrame({"x": 0.0, "animal": [label, "twin"]})).mean_draws
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert one.std() > 0.1
+
+
+def test_matrix_that_is_indefinite_among_animals_without_records_is_refused() -> None:
+    a = pedigree().copy()
+    one, other = absent()[:2]
+    a.loc[one, other] = a.loc[other, one] = 1.5
+    results = gn.glmm(FORMULA, data=frame(), context={"A": a}).fit(seed=1)
+    assert results.llf == pytest.approx(fit().llf, abs=1e-8)
+    new = pd.DataFrame({"x": 0.0, "animal": [one, other]})
+    with pytest.raises(DesignError, match=r"2 levels without rows, .* is not positive definite"):
+        results.get_prediction(new)
+
+
 def test_state_is_stored_without_the_matrix() -> None:
     design, state = build_design(parse(FORMULA), frame(), context={"A": pedigree()})
     (term,) = design.random
-    np.testing.assert_array_equal(term.correlation, pedigree().loc[term.levels, term.levels])
+    every = [*term.levels, *term.relatives]
+    assert len(term.levels) == ANIMALS - 4 and len(every) == ANIMALS
+    np.testing.assert_array_equal(term.correlation, pedigree().loc[every, every])
     again = state_from_dict(json.loads(json.dumps(state_to_dict(state), allow_nan=False)))
-    new = again.rebuild(frame().head(5)).random[0]
+    rows = frame().head(5)
+    new = again.rebuild(pd.concat([rows, rows.head(3).assign(animal=[*term.relatives[[2, 0]], "new"])])).random[0]
     assert new.correlation is None
-    np.testing.assert_array_equal(new.index, term.index[:5])
+    np.testing.assert_array_equal(new.index, [*term.index[:5], ANIMALS - 4 + 2, ANIMALS - 4, -1])
 
 
 A = pedigree()

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm, poisson
 
 import glmmnet as gn
+from glmmnet.errors import DesignError
 from glmmnet.estimates import correlations
 from glmmnet.likelihood import log_likelihood
 
@@ -203,3 +204,79 @@ def test_bernoulli_autoregression_is_found_by_em() -> None:
     (row,) = correlations(results.fitted, results._variance_errors, 0.05).to_dict("records")
     assert (row["first"], row["second"]) == ("lag 1", "")
     assert abs(row["correlation"] - 0.7) < 3 * row["se"]
+
+
+@cache
+def series(times: int, rows: int, family: str) -> pd.DataFrame:
+    """One autoregressive series, seen `rows` times at each of most times."""
+    print(f"seed {SEED}")
+    rng = np.random.default_rng(SEED)
+    b = rng.normal(size=times)
+    for t in range(1, times):
+        b[t] = 0.7 * b[t - 1] + (1 - 0.7**2) ** 0.5 * b[t]
+    t = np.repeat(np.arange(times), rows)
+    t = t[rng.random(len(t)) > 0.15]
+    x = rng.normal(size=len(t))
+    eta = 0.8 + 0.5 * x + b[t]
+    y = eta + 0.7 * rng.normal(size=len(t)) if family == "gaussian" else rng.poisson(np.exp(eta))
+    return pd.DataFrame({"y": y, "x": x, "t": t, "g": "series"})
+
+
+def test_one_gaussian_series_is_the_maximum_of_the_likelihood_written_out() -> None:
+    data = series(80, 2, "gaussian")
+    results = gn.glmm("y ~ x + ar1(0 + t | g)", data=data).fit(seed=1)
+    distance = np.abs(np.subtract.outer(data["t"].to_numpy(), data["t"].to_numpy()))
+
+    def value(theta: np.ndarray) -> float:
+        v = np.exp(2 * theta[2]) * np.tanh(theta[3]) ** distance + np.exp(2 * theta[4]) * np.eye(len(data))
+        return -multivariate_normal.logpdf(data["y"], theta[0] + theta[1] * data["x"], v)
+
+    sigma = results.cov_re["g"].to_numpy()
+    sd = results.vcomp["sd"].to_numpy()
+    found = np.array([*results.params, np.log(sd[0]), np.arctanh(sigma[0, 1] / sigma[0, 0]), np.log(sd[1])])
+    assert results.llf == pytest.approx(-value(found), abs=1e-7)
+    best = scipy.optimize.minimize(value, found + 0.05, method="BFGS", options={"gtol": 1e-5})
+    assert results.llf == pytest.approx(-best.fun, abs=1e-6)
+    np.testing.assert_allclose(found, best.x, atol=1e-3)
+    # Expected information against observed.
+    errors = np.concatenate([results.bse, results.vcomp["se"] / sd])
+    np.testing.assert_allclose(errors, np.sqrt(np.diag(best.hess_inv))[[0, 1, 2, 4]], rtol=0.25)
+    new = results.predict(data.head(3).assign(g="another"))
+    np.testing.assert_allclose(new, results.params["Intercept"] + results.params["x"] * data["x"].head(3))
+
+
+def test_one_series_of_counts_is_the_maximum_of_the_likelihood_by_filtering() -> None:
+    data = series(40, 1, "poisson")
+    results = gn.glmm("y ~ x + ar1(0 + t | g)", data=data, family="poisson").fit(seed=1)
+    grid = np.linspace(-5, 5, 201)
+    y, x, t = (data[name].to_numpy() for name in ("y", "x", "t"))
+
+    def value(theta: np.ndarray) -> float:
+        """Minus log-likelihood of (beta, log sd, Fisher z), forwards over a grid of b / sd."""
+        rho, total = np.tanh(theta[3]), 0.0
+        step = norm.pdf(grid[:, None], rho * grid, (1 - rho**2) ** 0.5)
+        density = norm.pdf(grid)
+        for at in range(t.max() + 1):
+            density = step @ density * 0.05 if at else density
+            for row in np.flatnonzero(t == at):
+                density = density * poisson.pmf(y[row], np.exp(theta[0] + theta[1] * x[row] + np.exp(theta[2]) * grid))
+            total += np.log(density.sum() * 0.05)
+            density /= density.sum() * 0.05
+        return -total
+
+    sigma = results.cov_re["g"].to_numpy()
+    found = np.array([*results.params, np.log(sigma[0, 0]) / 2, np.arctanh(sigma[0, 1] / sigma[0, 0])])
+    best = scipy.optimize.minimize(value, found, method="BFGS", options={"gtol": 1e-3})
+    print(found, best.x, results.llf, -value(found), -best.fun)
+    assert results.converged
+    assert -value(found) > -best.fun - 0.005
+    np.testing.assert_allclose((found - best.x) / np.sqrt(np.diag(best.hess_inv)), 0, atol=0.1)
+    assert results.llf == pytest.approx(-value(found), abs=5 * results.llf_se)
+
+
+@pytest.mark.parametrize("effects", ["toep(0 + t | g)", "cs(0 + f | g)", "(0 + f | g)"])
+def test_one_level_shows_no_variance_of_single_columns(effects: str) -> None:
+    data = series(6, 4, "gaussian")
+    data = data.assign(f="f" + data["t"].astype(str))
+    with pytest.raises(DesignError, match=r"`g` has one level, 'series'"):
+        gn.glmm(f"y ~ x + {effects}", data=data)

@@ -65,7 +65,11 @@ def test_rows_of_weight_zero_have_no_part():
     assert weighted.llf == pytest.approx(without.llf, abs=1e-6)
     np.testing.assert_allclose(weighted.params, without.params, rtol=1e-6)
     np.testing.assert_allclose(weighted.vcomp[["sd", "se"]], without.vcomp[["sd", "se"]], rtol=1e-4)
-    assert len(weighted.fittedvalues) == len(DATA)
+    assert len(weighted.fittedvalues) == len(weighted.resid_response) == len(weighted.simulate(1)) == len(DATA)
+    assert weighted.nobs == without.nobs == len(zero) - (zero["w"] == 0).sum()
+    assert weighted.aic == pytest.approx(without.aic, abs=1e-6)
+    assert weighted.bic == pytest.approx(without.bic, abs=1e-6)
+    assert f"No. Observations:{without.nobs:>23}" in str(weighted.summary())
 
 
 def test_scoring_and_exact_likelihood_agree():

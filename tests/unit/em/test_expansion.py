@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from glmmnet.em.expansion import find_carriers, relocate
+from glmmnet.random_terms import TermData
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -55,6 +56,25 @@ def test_carried_columns(joint_of):
     for carrier, term in ((first, joint.terms[0]), (second, joint.terms[1])):
         columns = torch.einsum("nr,nrk->nk", term.columns(), carrier.design[term.index])
         torch.testing.assert_close(columns, joint.X @ carrier.directions)
+
+
+def test_columns_that_no_row_has_together_carry_together(joint_of):
+    """Effects of times: the intercept is the sum of their columns, whatever a level's missing times have."""
+    joint = joint_of("gaussian", (7, 3))
+    term = joint.terms[0]
+    of_level, time = torch.arange(7).repeat_interleave(3), torch.arange(3).repeat(7)
+    rows = torch.arange(21) != 4
+    index, z = of_level[rows], torch.eye(3, dtype=torch.float64)[time[rows]]
+    between = torch.linspace(-1, 2, 21, dtype=torch.float64)[rows]
+    levels = (term.label, term.group, term.names, term.levels, term.structure, index.numpy(), z.numpy(), 0)
+    X = torch.stack([torch.ones(20), between, between.sin()], dim=1).double()
+    (carrier,) = find_carriers(replace(joint, X=X, terms=(TermData(*levels),)))
+    assert carried(carrier) == [0, 1, 2]
+    columns = torch.einsum("nr,nrk->nk", z, carrier.design[index])
+    torch.testing.assert_close(columns, X)
+    # Time 1 of level 1 is missing.
+    torch.testing.assert_close(carrier.design[1, 1], carrier.design[1, [0, 2]].mean(dim=0))
+    assert float(carrier.design[:, :, 0].min()) == 1.0
 
 
 def test_regression_is_weighted_by_sigma(joint_of, parameters_of):
