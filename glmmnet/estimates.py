@@ -194,7 +194,8 @@ def _effect_table(fitted: Fitted, term: TermData, levels: pd.Index, values: Tens
 def _exact_posterior(fitted: Fitted) -> GaussianPosterior | None:
     """The posterior of b where it is Gaussian; None where it is not, or b is large."""
     joint = fitted.joint
-    if fitted.sampler is not None or not joint.terms or joint.n_effects > _MOST_EXACT:
+    exact = fitted.sampler is None and joint.family.quadratic
+    if not exact or not joint.terms or joint.n_effects > _MOST_EXACT:
         return None
     return gaussian_posterior(joint, fitted.fixed, fitted.working)
 

@@ -22,6 +22,7 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.final import final_draws
 from glmmnet.em.holdout import Marks, held_rows
+from glmmnet.em.levels import has_levels
 from glmmnet.em.loop import Problem, run
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
@@ -262,7 +263,7 @@ class GLMMNet:
             )
         if not self._joint.terms:
             return None
-        if sampler is None and not has_exact_posterior(self._joint):
+        if sampler is None and not (has_exact_posterior(self._joint) or has_levels(self._joint)):
             return SAMPLERS["nuts"]()
         return sampler
 

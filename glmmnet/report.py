@@ -135,12 +135,7 @@ class Report:
                 f"{config.tol:g} ({Streak.needed}x); {draws}"
             )
         if self.fitted.draws.stats:
-            d = self.diagnostics
-            notes.append(
-                f"{fitted.sampler.name.upper() if fitted.sampler else ''}: R-hat {d.r_hat:.2f}, ESS "
-                f"{d.ess_bulk:.0f}/{d.ess_tail:.0f}, divergent {d.divergences}/{d.draws}, "
-                f"depth hits {d.depth_hits}, BFMI {d.bfmi:.2f}"
-            )
+            notes.append(self._of_draws())
         if fitted.joint.target.note:
             notes.append(f"Response: {fitted.joint.target.note}")
         if fitted.joint.divisor is not None:
@@ -160,6 +155,17 @@ class Report:
         if self._has_weak_errors():
             notes.append("No std err (nan) where the draws carry too little information; more draws= may help")
         return notes
+
+    def _of_draws(self) -> str:
+        """Whether to trust the sampler's draws."""
+        fitted, d = self.fitted, self.diagnostics
+        of_chains = f"R-hat {d.r_hat:.2f}, ESS {d.ess_bulk:.0f}/{d.ess_tail:.0f}"
+        if fitted.sampler is None:
+            return f"Metropolis: {of_chains}, acceptance {fitted.draws.stats['acceptance_rate'].mean():.2f}"
+        return (
+            f"{fitted.sampler.name.upper()}: {of_chains}, divergent {d.divergences}/{d.draws}, "
+            f"depth hits {d.depth_hits}, BFMI {d.bfmi:.2f}"
+        )
 
     def _has_weak_errors(self) -> bool:
         """A variance inside its boundary has no standard error."""
@@ -188,6 +194,8 @@ def method_name(fitted: Fitted) -> str:
         return "ML" if fitted.predictor is None else "Minibatches"
     if fitted.sampler is not None:
         return f"MCEM ({fitted.sampler.name.upper()})"
+    if not fitted.joint.family.quadratic:
+        return "MCEM (Metropolis)"
     return "ML (exact)" if fitted.predictor is None else "MCEM (exact draws)"
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.coordinates import Coordinates, CoordinateSystem
+from glmmnet.em.levels import LevelPosterior
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import Whitening, gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
@@ -83,7 +84,7 @@ class EStep:
     Attributes
     ----------
     sampler : Sampler or None
-        None: exact draws from the Gaussian posterior.
+        None: exact draws from a Gaussian posterior, else level by level, see :func:`glmmnet.em.levels.has_levels`.
     draws : int
         Draws a call.
     copies : int
@@ -115,7 +116,7 @@ class EStep:
         """
         if not self.joint.terms:
             return torch.zeros(0, self.joint.n_classes, 1, dtype=torch.float64)
-        if self.sampler is None:
+        if self.sampler is None and self.joint.family.quadratic:
             posterior = gaussian_posterior(self.joint, fixed, params)
             self.mode, self.b = posterior.mode, posterior.draw(self.draws)
             return self.b
@@ -124,12 +125,21 @@ class EStep:
         renew = warmup > 0 or self._calls < _AT_FIRST or self._calls % _RENEWED == 0
         point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=renew)
         self.mode, self._calls = point.mode, self._calls + 1
+        work = self.joint.n + self.joint.n_effects
+        self.copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
+        if self.sampler is None:
+            return self._level_by_level(point, fixed, params)
         return self._sample(self.sampler, point, fixed, params, warmup)
 
+    def _level_by_level(self, point: Coordinates, fixed: Tensor, params: Parameters) -> Tensor:
+        posterior = LevelPosterior(self.joint, fixed, params, point.whitening, self.copies)
+        b = posterior.start() if self.b is None else _copied(self.b, self.copies)
+        drawn = posterior.draw(b, -(-self.draws // self.copies))
+        self.b = drawn.b[-1]
+        return torch.cat(drawn.b, dim=2)
+
     def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
-        work = self.joint.n + self.joint.n_effects
-        copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
-        self.copies = copies
+        copies = self.copies
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
         u = posterior.start(point) if self.b is None else posterior.to_u(_copied(self.b, copies))
         transitions = -(-self.draws // copies)

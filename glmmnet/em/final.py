@@ -11,6 +11,7 @@ from torch import Tensor
 from glmmnet.em.config import EMConfig
 from glmmnet.em.coordinates import CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
+from glmmnet.em.levels import LevelPosterior
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
@@ -53,7 +54,7 @@ def final_draws(
     fixed : Tensor, (n, C, 1)
         The part of eta that is free of b.
     sampler : Sampler or None
-        None: independent exact draws.
+        None: independent exact draws from a Gaussian posterior, else draws level by level.
     step_size : float, optional
         What EM has found; None: tuned by the first chain's warmup.
     """
@@ -61,13 +62,19 @@ def final_draws(
     if not joint.terms:
         empty = torch.zeros(0, joint.n_classes, chains * draws, dtype=torch.float32)
         return FinalDraws(empty, chains, draws, {}, None)
-    if sampler is None:
+    if sampler is None and joint.family.quadratic:
         posterior = gaussian_posterior(joint, fixed, params)
         half = (joint.n_effects * joint.n_classes, (draws + 1) // 2)
         each = [posterior.balanced(torch.randn(half, dtype=torch.float64))[:, :, :draws] for _ in range(chains)]
         parts = [b.to(torch.float32) for b in each]
         return FinalDraws(torch.cat(parts, dim=2), chains, draws, {}, None)
     point = CoordinateSystem(joint).at(fixed, params, None)
+    if sampler is None:
+        levels = LevelPosterior(joint, fixed, params, point.whitening, chains)
+        drawn = levels.draw(levels.start(), draws, config.warmup)
+        by_chain = torch.stack([b.to(torch.float32) for b in drawn.b], dim=3)
+        statistics = {"acceptance_rate": drawn.acceptance.T.numpy(), "lp": drawn.lp.T.numpy()}
+        return FinalDraws(by_chain.flatten(2), chains, draws, statistics, None)
     target = WhitenedPosterior(joint, fixed, params, point.whitening, 1)
     kept, stats = [], []
     for _ in range(chains):

@@ -59,7 +59,8 @@ class Problem:
         Inputs of its blocks on all rows.
     sampler : Sampler or None
         None: exact draws, where :func:`glmmnet.laplace.has_exact_posterior`; while the network learns a factor for
-        every refresh would take too long for many levels, so NUTS draws there.
+        every refresh would take too long for many levels, so NUTS draws there. Or level by level, where
+        :func:`glmmnet.em.levels.has_levels`.
     held : Tensor of bool, (n,), or None
         Rows held out for early stopping while the network learns; None: drawn at random.
     checkpoint : Checkpoint or None
@@ -122,7 +123,7 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
 
 def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) -> NetworkTraining:
     sampler, joint = problem.sampler, problem.joint
-    if sampler is None and joint.terms and dense_size(joint.segments) > _QUICK_ROWS:
+    if sampler is None and joint.family.quadratic and dense_size(joint.segments) > _QUICK_ROWS:
         sampler = SAMPLERS["nuts"]()
     return NetworkTraining(Rows(joint, problem.xs), predictor, config, sampler, problem.held)
 
