@@ -27,7 +27,6 @@ from glmmnet.laplace import (
     laplace_posterior,
 )
 from glmmnet.quadrature import has_quadrature, level_quadrature, n_nodes
-from glmmnet.samplers import SAMPLERS
 from glmmnet.typing import Sampler, SamplerState
 
 #: Temperatures of thermodynamic integration; transitions that tune the step size at the first, and that forget the
@@ -92,7 +91,7 @@ def log_likelihood(
     f : Tensor, (n, C), optional
         Network output, held fixed.
     sampler : Sampler, optional
-        For ``thermodynamic``; None: NUTS.
+        For ``thermodynamic``.
     method : str, optional
         None: the best that the model allows: exact (Gaussian), agq (one random term of at most two effects a level),
         else thermodynamic. ``reml``: of a Gaussian model, with beta integrated out as well; at its best beta.
@@ -249,7 +248,8 @@ def _thermodynamic(setting: _Setting) -> LogLikelihood:
     joint, params, fixed = setting.joint, setting.params, setting.fixed
     if not joint.terms:
         return _exact(setting)
-    sampler = SAMPLERS["nuts"]() if setting.sampler is None else setting.sampler
+    if setting.sampler is None:
+        raise FitError("method='thermodynamic' needs a sampler; fit with sampler='nuts'.")
     point = _base(setting)
     copies = 1 if point.metric is not None else max(1, min(_MOST_COPIES, _COPIED_ROWS // joint.n))
     posterior = WhitenedPosterior(joint, fixed, params, point.whitening, copies)
@@ -261,13 +261,13 @@ def _thermodynamic(setting: _Setting) -> LogLikelihood:
     for target in targets:
         # The whitened targets are alike: one step size suits them all.
         warmup = 0 if states else _WARMUP
-        state = sampler.draw(target, state, draws=_FORGET, warmup=warmup, metric=point.metric).state
+        state = setting.sampler.draw(target, state, draws=_FORGET, warmup=warmup, metric=point.metric).state
         states.append(state)
     ratios: list[list[np.ndarray]] = [[] for _ in targets]
     value = se = math.inf
     for _ in range(_ROUNDS):
         for k, target in enumerate(targets):
-            result = sampler.draw(target, states[k], draws=_TRANSITIONS, metric=point.metric)
+            result = setting.sampler.draw(target, states[k], draws=_TRANSITIONS, metric=point.metric)
             states[k] = result.state
             ratios[k] += [_log_ratio(setting, point, u.reshape(shape)).numpy() for u in result.u]
         value = float(sum(w / 2 * np.mean(r) for w, r in zip(weights, ratios, strict=True)))
