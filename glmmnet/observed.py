@@ -36,8 +36,9 @@ _MOST_WORK, _MOST_PARAMETERS, _MOST_EFFECTS = 1_000_000, 100, 5000
 _ENTRIES, _FEWEST, _MOST, _SEED = 50_000, 5, 250, 20261122
 #: Half a difference: of log standard deviations and Fisher z, and of the fixed part of eta (root mean square).
 _STEP = 0.02
-#: Newton steps towards the nearest Gaussian at most, and the step of an effect, in units of eta, that ends them.
-_ITERATIONS, _STILL = 30, 1e-4
+#: Newton steps towards the nearest Gaussian at most; the step of an effect, in units of eta, after which its covariance
+#: is kept, and the one that ends them: the score about beta is a small sum of large numbers, unless that about b is 0.
+_ITERATIONS, _SETTLED, _STILL = 50, 1e-4, 1e-9
 
 
 def has_observed(joint: JointModel) -> bool:
@@ -147,16 +148,21 @@ class ObservedScore:
             joint.precision_matrix(params),
         )
         posterior = self._start(params, fixed, prior) if near is None else near
+        reach = torch.cat([term.size.repeat(term.q) for term in joint.terms])[:, None] / joint.eta_unit
+        length = float("inf")
         for _ in range(_ITERATIONS):
             b = posterior.balanced(self._normal)
             eta = fixed + joint.random_eta(b)
             _, score = joint.log_likelihood_and_score(eta, params.phi)
             gradient = (joint.random_transpose(score) - joint.prior(b, precisions)[1]).mean(dim=2)
-            weight = joint.weight(eta, params.phi).mean(dim=3)
-            factor = factorize(joint.information(weight) + prior, joint.segments)
+            factor = posterior.factor
+            if length > _SETTLED:
+                weight = joint.weight(eta, params.phi).mean(dim=3)
+                factor = factorize(joint.information(weight) + prior, joint.segments)
             step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(gradient.shape)
             posterior = GaussianPosterior(posterior.mode + damped(joint, step), factor, joint.segments)
-            if float(step.abs().max()) < _STILL * joint.eta_unit:
+            length = float((reach * step).abs().max())
+            if length < _STILL:
                 break
         quadratics, mean, b = self._quadratics(params), posterior.mode[:, :, None], posterior.balanced(self._normal)
         # By the exact trace: draws would leave too much noise in the information about the variances.

@@ -91,13 +91,12 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
     steps, information, last = ParameterSteps(joint), None, float("inf")
     here: Approximation | None = None
     for _ in range(_STEPS):
-        kept = without_crawling(joint, params, f)
-        active = active_parameters(joint, kept)
+        active = active_parameters(joint, params)
         if information is not None and len(information) != steps.size + len(active):
             information = None
         observed = ObservedScore(joint, f, active)
         try:
-            here = observed.at(floored(joint, kept), None if here is None else here.posterior)
+            here = observed.at(floored(joint, params), None if here is None else here.posterior)
             fresh = information is None
             information = observed.information(here) if information is None else information
         except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
@@ -106,11 +105,16 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
             return None
         step, size, concave = newton_step(here.score, information, torch.diagonal(information))
         if size < _NEAR and concave and steps.eta_size(step) < _STILL:
-            return Near(kept, information)
+            # Not sooner: below the threshold lie the starting values of effects that the data hardly tell.
+            kept = without_crawling(joint, params, f)
+            if active_parameters(joint, kept) == active:
+                return Near(params, information)
+            params, information = kept, None
+            continue
         if not fresh and size > _SHRINKS * last:
             information = None
             continue
-        params = steps.moved(kept, active, step * steps.shortening(kept, step))
+        params = steps.moved(params, active, step * steps.shortening(params, step))
         last = size
     return None
 
