@@ -285,9 +285,11 @@ class GLMMNet:
         if predictor is not None:
             f = predictor.predict(problem.xs) if last.phase == "network" else last.f
         refuse_exact_fit(joint, params.phi, f)
-        separating = separating_columns(joint, params, f) + separating_groups(joint, params)
+        groups = separating_groups(joint, params)
+        separating = separating_columns(joint, params, f) + groups
         params = on_boundary(joint, params)
-        if last.phase == "polish" and not joint.family.quadratic:
+        # Where a variance has run away no weight is left that would tell it from 0.
+        if last.phase == "polish" and not joint.family.quadratic and not groups:
             params = without_crawling(joint, params, f)
         projection = None
         if f is not None and config.orthogonalize == "auto":

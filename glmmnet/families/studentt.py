@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from glmmnet.errors import FitError
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Target, a_row
 from glmmnet.families._domain import read_real
@@ -20,6 +21,8 @@ _NORMAL_RANGE = 1.349
 _START, _MOST = 8.0, 1e6
 #: Degrees of freedom from which differences of gamma functions are their expansions, which lose no digits.
 _LARGE = 500.0
+#: A scale^2 below this share of the response's own is rounding error.
+_EXACT = 1e-12
 #: Newton steps of log df to its starting value, the longest of them, the range it is looked for in, and a step that is
 #: none any more.
 _STEPS, _LONGEST, _NARROW, _STILL = 20, 1.0, (0.0, 5.0), 1e-2
@@ -162,6 +165,16 @@ class StudentT(SingleFamily):
         square = (y - eta[:, :1])[:, 0].square()
         middle = float(square.median()) * (2.0 / _NORMAL_RANGE) ** 2
         return middle if middle > 0.0 else float(square.mean())
+
+    def dispersion(self, eta: Tensor, y: Tensor, weights: Tensor) -> float:
+        phi = super().dispersion(eta, y, weights)
+        if phi <= _EXACT * self.eta_unit(y, weights) ** 2:
+            # Not all of them need be: outliers cost little.
+            raise FitError(
+                "the model reproduces most responses exactly: the scale is 0, and the likelihood has no maximum. Are "
+                "many responses equal, or computed from a column? family='gaussian' has an estimate where some are not."
+            )
+        return phi
 
     def eta_unit(self, y: Tensor, weights: Tensor) -> float:
         # Not the standard deviation: outliers may be any size.

@@ -163,6 +163,14 @@ def test_a_reproduced_response_is_refused(family: Family) -> None:
         family.dispersion(torch.log(y), y, torch.ones(8, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("df", [4.0, 8.0])
+def test_mostly_reproduced_responses_have_no_estimate_of_a_t_scale(df: float) -> None:
+    # scale^-35 of the equal responses outweighs scale^df of the other one.
+    frame = pd.DataFrame({"x": np.linspace(-1.0, 1.0, 36), "g": np.repeat(np.arange(6), 6), "y": np.eye(36)[7]})
+    with pytest.raises(FitError, match="reproduces most responses exactly"):
+        gn.glmm("y ~ x + (1 | g)", frame, family=families.StudentT(df=df)).fit(seed=1, draws=10, chains=1)
+
+
 def test_lognormal_is_the_gaussian_model_of_the_log() -> None:
     rng = np.random.default_rng(SEED)
     frame = pd.DataFrame({"g": np.repeat(np.arange(12), 10), "x": rng.normal(size=120)})

@@ -308,6 +308,16 @@ def test_groups_of_one_outcome_each_are_no_convergence():
     assert not r.converged
 
 
+def test_a_variance_that_ran_away_is_not_taken_for_0():
+    g = np.repeat(np.arange(6), 6)
+    data = pd.DataFrame({"b": g > 2, "g": g, "x": np.random.default_rng(20261123).normal(size=36)})
+    with pytest.warns(ConvergenceWarning, match="separated by g: "):
+        r = model("b ~ x + (1 | g)", data=data, family="bernoulli").fit(seed=1, draws=20, chains=1)
+    assert r.vcomp["sd"][0] > 15 and not r.singular
+    # The groups, not the intercept, reproduce the response.
+    np.testing.assert_allclose(r.fittedvalues, data["b"], atol=0.05)
+
+
 @pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)"])
 def test_a_response_computed_from_a_column_is_refused(formula):
     with pytest.raises(FitError, match="reproduces the response exactly"):
