@@ -84,6 +84,12 @@ class Fitted:
         """Offset + X beta + f on the training rows, (n, C, 1)."""
         return self.joint.fixed_eta(self.params, self.f)
 
+    @property
+    def vanished(self) -> tuple[str, str] | None:
+        """A part of the model that is estimated as 0, and the family without it; see :meth:`Family.vanished`."""
+        b = self.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
+        return self.joint.family.vanished(self.fixed + self.joint.random_eta(b), self.joint.weights)
+
     def network_output(self, design: Design) -> Tensor | None:
         """Network output f for any design's rows, (n, C), less what belongs to beta; None without a network."""
         if self.predictor is None:

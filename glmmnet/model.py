@@ -188,7 +188,8 @@ class GLMMNet:
         -----
         ConvergenceWarning
             The stopping rule was not met, or there is no estimate: columns or groups separate the response, or fitted
-            means lie far beyond every response (then ``results.converged`` is False).
+            means lie far beyond every response (then ``results.converged`` is False), or zero-inflation is estimated as
+            0.
         """
         config = EMConfig.from_options(options, neural=bool(self.design.neural))
         seed = _checked_seed(seed)
@@ -235,6 +236,15 @@ class GLMMNet:
             warnings.warn(
                 f"EM stopped after {last.iteration} iterations before its rule was met (max|change|/se "
                 f"{last.change:.3f}, tol {config.tol:g}); raise max_iter or look at results.plot.history().",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        if fitted.vanished is not None:
+            part, family = fitted.vanished
+            columns = [name for name in self._joint.x_names if name.startswith(f"{part}:")]
+            warnings.warn(
+                f"The part {part!r} is estimated as 0 in every row: {', '.join(columns)} have no estimate, their "
+                f"numbers are where the search stopped. The others are those of family={family!r}: write that instead.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -148,6 +148,8 @@ class Report:
             notes.append(
                 "No estimate, as a fitted mean is {:.3g}, the response nearest to it {:.3g}".format(*fitted.beyond)
             )
+        if fitted.vanished is not None:
+            notes.append("No estimate of the part {!r}, which is 0 in every row: family={!r}".format(*fitted.vanished))
         if self.singular:
             notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
         if names := collinear_columns(fitted.joint):

@@ -24,6 +24,8 @@ _ENTRIES_AT_ONCE = 20_000_000
 _HESSIAN_ROWS = 20_000
 #: Entries of the working matrices move at most so far from the identity in one iteration.
 _LARGEST_SCALE_STEP = 0.5
+#: Information below which is none: products with it leave the range of floating point.
+_NO_INFORMATION = 1e-250
 #: The fixed part of eta moves at most so far (root mean square) in one iteration, in its unit; not where quadratic.
 _LARGEST_ETA_STEP = 2.0
 
@@ -308,7 +310,8 @@ def _features(joint: JointModel, group: _Group, b: Tensor) -> Tensor:
 
 def _scaled_pinv(matrix: Tensor) -> Tensor:
     """Inverse of a positive semi-definite matrix; directions without information (shared class shifts) stay put."""
-    scale = torch.diagonal(matrix).clamp_min(1e-300).rsqrt()
+    own = torch.diagonal(matrix)
+    scale = torch.where(own > _NO_INFORMATION, own.clamp_min(_NO_INFORMATION).rsqrt(), 0.0)
     scaled = scale[:, None] * matrix * scale
     inverse = torch.linalg.pinv(scaled, hermitian=True, rtol=1e-9)
     return scale[:, None] * inverse * scale

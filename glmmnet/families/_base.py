@@ -212,6 +212,13 @@ class Family(ABC):
         """
         return None
 
+    def vanished(self, eta: Tensor, weights: Tensor) -> tuple[str, str] | None:
+        """A part of the model that is 0 in every row at these linear predictors (n, C, 1), and the family without it.
+
+        None where there is none.
+        """
+        return None
+
     def mean(self, eta: Tensor, phi: Dispersion) -> Tensor:
         """Mean of the response: (n, 1, S), or (n, classes, S) when `class_means`."""
         return self.link.inverse(eta)

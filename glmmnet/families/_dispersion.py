@@ -87,6 +87,9 @@ class ModelledDispersion(Family):
     def as_simulated(self, y: Tensor) -> Tensor:
         return self.family.as_simulated(y)
 
+    def vanished(self, eta: Tensor, weights: Tensor) -> tuple[str, str] | None:
+        return self.family.vanished(eta[:, :-1], weights)
+
     def observed(self, y: Tensor) -> Tensor:
         return self.family.observed(y)
 

@@ -11,6 +11,9 @@ from glmmnet.families.negativebinomial import NegativeBinomial
 from glmmnet.families.poisson import Poisson
 from glmmnet.typing import Dispersion
 
+#: Expected zeros of the zero part, over all rows, that are none: with a single one in the data they are about 1.
+_NO_ZERO = 0.01
+
 
 class ZeroInflated(ZeroFamily):
     """0 with probability pi, else a count f: P(y) = pi [y = 0] + (1 - pi) f(y), logit pi = eta_1."""
@@ -22,6 +25,10 @@ class ZeroInflated(ZeroFamily):
 
     def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return y > 0, torch.ones_like(y)
+
+    def vanished(self, eta: Tensor, weights: Tensor) -> tuple[str, str] | None:
+        expected = weights @ torch.sigmoid(eta[:, 1, 0])
+        return ("zi", self.counts.name) if float(expected) < _NO_ZERO else None
 
     def _share_of_counts(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Probability that the row is a count given its response, (n, S)."""
@@ -38,12 +45,14 @@ class ZeroInflated(ZeroFamily):
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         log_zero, log_count = zero_part(eta)
         log_none, slope = self.at_zero(eta, phi)
-        share = torch.sigmoid(log_count + log_none - log_zero)
+        odds = log_count + log_none - log_zero
+        # Both apart, as 1 - share loses its digits where a zero of the zero part is improbable.
+        share, rest = torch.sigmoid(odds), torch.sigmoid(-odds)
         zero, count, none = torch.exp(log_zero), torch.exp(log_count), torch.exp(log_none)
         complete = self.counts.weight(eta[:, :1], y, phi)[:, 0, 0]
-        own = (count * complete - count * none * slope.square() * (1 - share)).clamp_min(0.0)
+        own = (count * complete - count * none * slope.square() * rest).clamp_min(0.0)
         # P(y > 0) over P(y = 0), times pi^2.
-        about_zero = zero * (1 - share) * count * -torch.expm1(log_none)
+        about_zero = zero * rest * count * -torch.expm1(log_none)
         cross = zero * slope * share
         return _symmetric(own, cross, about_zero)
 

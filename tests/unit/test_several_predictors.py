@@ -273,6 +273,47 @@ def test_the_zero_part_of_a_hurdle_is_a_binary_model() -> None:
     np.testing.assert_allclose(hurdle.bse[["zi:Intercept", "zi:x"]], zero.bse, rtol=1e-3)
 
 
+PLAIN = {"zeroinflatedpoisson": "poisson", "zeroinflatednegativebinomial": "negativebinomial"}
+
+
+@pytest.mark.parametrize("formula", ["k ~ x", "k ~ x + (1 | g)"])
+@pytest.mark.parametrize("family", PLAIN)
+def test_zero_inflation_of_0_is_told_and_leaves_the_other_estimates_alone(family: str, formula: str) -> None:
+    rng = np.random.default_rng(SEED)
+    exact = "|" not in formula
+    mean = np.exp(1.2 + 0.3 * DATA["x"] + (0.0 if exact else 0.5) * rng.normal(size=12)[DATA["g"]])
+    # Ones instead of some zeros: fewer zeros than a count family has.
+    counts = rng.poisson(mean) if family == "zeroinflatedpoisson" else rng.negative_binomial(3, 3 / (3 + mean))
+    data = DATA.assign(k=np.where((counts == 0) & (DATA["h"] < 4), 1, counts))
+    with pytest.warns(gn.errors.ConvergenceWarning, match=rf"'zi' is estimated as 0 .* zi:Intercept .*{PLAIN[family]}"):
+        results = gn.glmm(formula, data, family).fit(**QUICK)
+    plain = gn.glmm(formula, data, PLAIN[family]).fit(**QUICK)
+    assert "No estimate of the part 'zi'" in str(results.summary())
+    assert results.converged
+    assert results.params["zi:Intercept"] < -15
+    # Newton's method ends the plain fit, Monte Carlo EM the other.
+    errors = results.bse[plain.params.index]
+    np.testing.assert_allclose(
+        (results.params[plain.params.index] - plain.params) / errors, 0, atol=1e-4 if exact else 0.1
+    )
+    assert results.scale == pytest.approx(plain.scale, rel=1e-4 if exact else 0.05)
+    np.testing.assert_allclose(results.vcomp["sd"].astype(float), plain.vcomp["sd"].astype(float), rtol=0.05)
+    assert results.llf == pytest.approx(plain.llf, abs=1e-6 if exact else 0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3])
+def test_zero_inflation_is_no_false_alarm(share: float) -> None:
+    """Down to a single zero among counts that have none; a warning would be an error."""
+    rng = np.random.default_rng(SEED)
+    counts = rng.poisson(np.exp(3 + 0.1 * DATA["x"])) * (rng.random(len(DATA)) >= share)
+    counts[0] = 0
+    results = gn.glmm("k ~ x", DATA.assign(k=counts), "zeroinflatedpoisson").fit(**QUICK)
+    assert results.fitted.vanished is None
+    zeros = np.mean(counts == 0)
+    assert results.params["zi:Intercept"] == pytest.approx(np.log(zeros / (1 - zeros)), abs=1e-3)
+    assert "No estimate" not in str(results.summary())
+
+
 def test_two_correlated_classes_are_a_binary_response() -> None:
     family = gn.families.Categorical(reference="no", class_cov="us")
     classes, binary = fit("binary ~ x + (1 | g)", family=family), fit("high ~ x + (1 | g)", family="bernoulli")
