@@ -143,7 +143,7 @@ def _by_draws(
             if error < _SHARE * tol:
                 break
         step = torch.stack(moves).mean(dim=0)
-        if not bool(torch.isfinite(step).all()):
+        if not (error < tol and bool(torch.isfinite(step).all())):
             return None
         params = steps.moved(params, active, step * steps.shortening(params, step))
         if float((step / se).abs().max()) < _SMALL:

@@ -45,8 +45,8 @@ def gaussian(formula: str = "y ~ x + (x | g) + (1 | h)", **options: Any) -> gn.G
 
 
 @cache
-def bernoulli(formula: str = "b ~ x + (1 | g)") -> gn.GLMMNetResults:
-    return gn.glmm(formula, data=frame(), family="bernoulli").fit(**QUICK)
+def bernoulli(formula: str = "b ~ x + (1 | g)", sampler: str | None = None) -> gn.GLMMNetResults:
+    return gn.glmm(formula, data=frame(), family="bernoulli").fit(sampler=sampler, **QUICK)
 
 
 @cache

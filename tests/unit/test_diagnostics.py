@@ -48,7 +48,7 @@ def test_slow_chains_have_few_effective_draws():
 
 
 def test_divergences_and_depth_hits_are_counted():
-    fitted = bernoulli().fitted
+    fitted = bernoulli(sampler="nuts").fitted
     stats = {name: values.copy() for name, values in fitted.draws.stats.items()}
     stats["diverging"][:] = False
     stats["diverging"][0, :3] = True
@@ -59,7 +59,7 @@ def test_divergences_and_depth_hits_are_counted():
 
 
 def test_bfmi_is_the_smallest_of_the_chains():
-    fitted = bernoulli().fitted
+    fitted = bernoulli(sampler="nuts").fitted
     energy = fitted.draws.stats["energy"].copy()
     energy[1] = np.arange(100.0)
     stats = {**fitted.draws.stats, "energy": energy}

@@ -70,7 +70,7 @@ def test_classes_have_a_dimension():
 
 
 def test_sample_stats_of_nuts():
-    stats = bernoulli().to_arviz()["sample_stats"]
+    stats = bernoulli(sampler="nuts").to_arviz()["sample_stats"]
     names = {"diverging", "energy", "tree_depth", "n_steps", "acceptance_rate", "lp", "step_size"}
     assert names <= set(stats.data_vars)
     assert stats["lp"].shape == (2, 100)
