@@ -20,7 +20,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 #: Random numbers differ between machines after some leapfrogs: the draws are others, of the same distribution.
 RELATIVE, ABSOLUTE = 0.15, 0.06
 #: Lines about the run, not about the model.
-RUN = ("MCEM:", "NUTS:")
+RUN = ("MCEM:", "NUTS:", "Metropolis:")
 
 
 def run_examples(text: str) -> list[tuple[str, str]]:
