@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from glmmnet.families import FAMILIES, Family
-from glmmnet.threads import torch_session
+from glmmnet.simulate import simulate_response
 
 LEVELS, ROWS = 60, 30
 #: Standard deviations of (1 + x | g), their correlation, and the standard deviation of (1 | h).
@@ -34,10 +33,8 @@ class Scenario:
         Of the family.
     model_options : dict
         Of :func:`glmmnet.glmm`.
-    fixed : dict of str to float
+    intercepts : dict of str to float
         Fixed effects of linear predictors without x: thresholds, the zero part.
-    predictors : callable
-        (eta of the predictors in `beta` (n, k), `fixed` values) -> all linear predictors as the family has them (n, C).
     response : callable
         What the family simulates (n,) -> the column of the response.
     """
@@ -46,10 +43,8 @@ class Scenario:
     phi: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, float] = field(default_factory=dict)
-    predictors: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda eta, fixed: eta
+    intercepts: Mapping[str, float] = field(default_factory=dict)
     response: Callable[[np.ndarray], Any] = lambda y: y
-    trials: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,24 +61,16 @@ class Simulated:
     phi: float
 
 
-def _beside(eta: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    return np.column_stack([eta, np.broadcast_to(fixed, (len(eta), len(fixed)))])
-
-
-def _thresholds(eta: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    return fixed - eta
-
-
 def _letters(y: np.ndarray) -> np.ndarray:
-    return np.array(["a", "b", "c"])[y.astype(int)]
+    return np.array(["a", "b", "c"])[y]
 
 
 def _grades(y: np.ndarray) -> pd.Categorical:
-    return pd.Categorical.from_codes(y.astype(int), ["1", "2", "3", "4"], ordered=True)
+    return pd.Categorical.from_codes(y, ["1", "2", "3", "4"], ordered=True)
 
 
 def _zero_part(beta: tuple[float, float], logit: float, phi: float = 1.0) -> Scenario:
-    return Scenario({"": beta}, phi, fixed={"zi:Intercept": logit}, predictors=_beside)
+    return Scenario({"": beta}, phi, intercepts={"zi:Intercept": logit})
 
 
 #: Name of a family -> its scenario.
@@ -91,8 +78,8 @@ SCENARIOS: dict[str, Scenario] = {
     "gaussian": Scenario({"": (1.0, 0.5)}),
     "bernoulli": Scenario({"": (0.3, 0.5)}),
     "poisson": Scenario({"": (0.7, 0.3)}),
-    "binomial": Scenario({"": (0.3, 0.5)}, trials=True),
-    "betabinomial": Scenario({"": (0.3, 0.5)}, 8.0, trials=True),
+    "binomial": Scenario({"": (0.3, 0.5)}),
+    "betabinomial": Scenario({"": (0.3, 0.5)}, 8.0),
     "negativebinomial": Scenario({"": (0.7, 0.3)}, 2.0),
     "negativebinomial1": Scenario({"": (0.7, 0.3)}, 1.5),
     "gamma": Scenario({"": (0.7, 0.3)}, 0.5),
@@ -102,9 +89,7 @@ SCENARIOS: dict[str, Scenario] = {
     "lognormal": Scenario({"": (0.7, 0.3)}, 0.5),
     "tweedie": Scenario({"": (0.7, 0.3)}, 1.0, options={"power": 1.5}),
     "categorical": Scenario({"b": (0.2, 0.5), "c": (-0.3, -0.4)}, options={"reference": "a"}, response=_letters),
-    "cumulative": Scenario(
-        {"": (None, 0.5)}, fixed={"1|2": -1.0, "2|3": 0.2, "3|4": 1.5}, predictors=_thresholds, response=_grades
-    ),
+    "cumulative": Scenario({"": (None, 0.5)}, intercepts={"1|2": -1.0, "2|3": 0.2, "3|4": 1.5}, response=_grades),
     "zeroinflatedpoisson": _zero_part((1.0, 0.3), -1.0),
     "zeroinflatednegativebinomial": _zero_part((1.2, 0.3), -1.0, 3.0),
     "hurdlepoisson": _zero_part((1.0, 0.3), -0.8),
@@ -113,7 +98,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def simulate(name: str, seed: int) -> Simulated:
-    """One data set of a family: y ~ x + (1 + x | g) + (1 | h).
+    """One data set of a family: y ~ x + (1 + x | g) + (1 | h). Those of two families have nothing in common.
 
     Examples
     --------
@@ -121,7 +106,8 @@ def simulate(name: str, seed: int) -> Simulated:
     >>> simulate("bernoulli", 0).frame.shape
     (1800, 4)
     """
-    scenario, rng = SCENARIOS[name], np.random.default_rng(seed)
+    scenario, own = SCENARIOS[name], np.random.SeedSequence([seed, *name.encode()])
+    rng = np.random.default_rng(own)
     family = FAMILIES[name](**scenario.options)
     n = LEVELS * ROWS
     frame = pd.DataFrame({"x": rng.normal(size=n), "g": np.repeat(np.arange(LEVELS), ROWS)})
@@ -132,24 +118,27 @@ def simulate(name: str, seed: int) -> Simulated:
         b_g, b_h = rng.normal(size=(LEVELS, 2)) @ root.T, SD_H * rng.normal(size=LEVELS)
         of_row = b_g[frame["g"]]
         eta.append((intercept or 0.0) + of_row[:, 0] + (slope + of_row[:, 1]) * frame["x"] + b_h[frame["h"]])
-    every = scenario.predictors(np.column_stack(eta), np.array(list(scenario.fixed.values())))
-    # What a family of counts reads from y when it simulates: successes, trials.
-    y = torch.full((n, 2, 1), float(_TRIALS), dtype=torch.float64)
-    with torch_session(seed, None):
-        drawn = family.simulate(torch.as_tensor(every)[:, :, None], y, scenario.phi)[:, 0].numpy()
+    drawn = simulate_response(
+        family,
+        np.column_stack(eta),
+        intercepts=list(scenario.intercepts.values()),
+        scale=scenario.phi,
+        trials=_TRIALS if family.of_trials else None,
+        seed=int(own.generate_state(1)[0]),
+    )
     frame["y"] = scenario.response(drawn)
-    if scenario.trials:
+    if family.of_trials:
         frame["m"] = _TRIALS
     labels = tuple(scenario.beta)
     tails = [f"|{label}" if label else "" for label in labels]
-    fixed = dict(scenario.fixed)
+    fixed = dict(scenario.intercepts)
     for label, (intercept, slope) in scenario.beta.items():
         prefix = f"{label}:" if label else ""
         fixed |= {f"{prefix}x": slope} | ({} if intercept is None else {f"{prefix}Intercept": intercept})
     sd = {"g|(Intercept)": SD_G[0], "g|x": SD_G[1], "h|(Intercept)": SD_H}
     return Simulated(
         frame,
-        f"{'p(y, m)' if scenario.trials else 'y'} ~ x + (1 + x | g) + (1 | h)",
+        f"{'p(y, m)' if family.of_trials else 'y'} ~ x + (1 + x | g) + (1 | h)",
         family,
         scenario.model_options,
         fixed,

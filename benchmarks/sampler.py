@@ -94,7 +94,7 @@ def crossed_binary(quick: bool) -> Posterior:
 def crossed_gaussian(quick: bool) -> Posterior:
     """Students crossed with lecturers, in the numbers and standard deviations of InstEval of lme4."""
     groups = {"s": (40, 0.33), "d": (15, 0.52)} if quick else {"s": (2972, 0.33), "d": (1128, 0.52)}
-    data = simulate_glmm(800 if quick else 73_421, groups, scale=1.18)
+    data = simulate_glmm(800 if quick else 73_421, groups, scale=1.18**2)
     return Posterior.at_truth(data.frame, data.f, {g: sd for g, (_, sd) in groups.items()}, "gaussian", 1.18**2)
 
 

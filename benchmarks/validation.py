@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Data sets a family and where the table goes."""
     parser.add_argument("--sets", type=int, default=None, metavar="N", help="data sets a family (20; three have 200)")
     parser.add_argument("--table", type=Path, default=None, help="write the table to this file, as Markdown")
-    parser.epilog = "--only takes names of families; data set k has seed k"
+    parser.epilog = "--only takes names of families; data set k of a family has a seed made of k and its name"
 
 
 def run(options: argparse.Namespace, report: Report) -> None:

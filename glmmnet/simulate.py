@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
-SimulatedFamily = Literal["gaussian", "bernoulli", "binomial"]
+from glmmnet.families import Family, resolve
+from glmmnet.threads import torch_session
 
-#: Trials of a simulated binomial row are drawn from 1 to this number.
+#: Trials of a simulated row are drawn from 1 to this number.
 _MOST_TRIALS = 10
 
 
@@ -22,14 +23,15 @@ class Simulation:
     Attributes
     ----------
     frame : pandas.DataFrame
-        ``x0``, ``x1``, ... the covariates, one column a grouping factor, ``y`` the response, and for
-        ``binomial`` its ``trials``.
+        ``x0``, ``x1``, ... the covariates, one column a grouping factor, ``y`` the response, and ``trials`` where it
+        is out of trials.
     f : ndarray, (n,) or (n, C)
         Fixed part of the linear predictor.
     eta : ndarray, (n,) or (n, C)
         Linear predictor with the random effects.
     b : dict of str to ndarray
-        Random effects of each factor's levels 0, 1, ...: (q, r), of the multiclass scenario (q, C).
+        Random effects of each factor's levels 0, 1, ...: (q, r), of several classes (q, r, C), of the multiclass
+        scenario (q, C).
     sd : dict of str to ndarray, (r,)
         True standard deviations, the intercept first; of the multiclass scenario (C,).
     """
@@ -46,9 +48,10 @@ def simulate_glmm(
     groups: Mapping[str, tuple[int, float]] | None = None,
     *,
     slopes: Mapping[str, Mapping[str, float]] | None = None,
-    family: SimulatedFamily = "gaussian",
+    family: str | Family = "gaussian",
     f: Callable[[np.ndarray], np.ndarray] | None = None,
     columns: int = 2,
+    intercepts: Sequence[float] = (),
     scale: float = 1.0,
     seed: int = 0,
 ) -> Simulation:
@@ -63,13 +66,19 @@ def simulate_glmm(
         None: ``{"g": (20, 1.0)}``. Rows take their levels at random; every level occurs when n allows it.
     slopes : mapping of str to {str: float}, optional
         Factor -> covariate -> standard deviation of its random slope, uncorrelated with the intercept.
-    family : {"gaussian", "bernoulli", "binomial"}
+    family : str or Family
+        Its response is a class number for classes, successes of 1 to 10 ``trials`` for counts out of trials.
     f : callable, optional
-        Fixed part of the linear predictor from the covariates (n, columns); None: ``1 + x0 - x1 + ...``.
+        Fixed part of the linear predictor from the covariates (n, columns); None: ``1 + x0 - x1 + ...``. Several
+        columns (n, C) for ``categorical``: one a class (without the reference, where there is one), each with random
+        effects of its own.
     columns : int
         Covariates ``x0``, ``x1``, ..., independent and uniform on (-1, 1).
+    intercepts : sequence of float
+        What the family has beside f: the increasing thresholds of ``cumulative``, the logit of a zero (``zi``) of
+        zero-inflated and hurdle families, log df of ``StudentT(df=None)``.
     scale : float
-        Standard deviation of the residual, for ``gaussian``.
+        Dispersion, as ``results.scale``: the residual variance for ``gaussian``. Not read by families without one.
     seed : int
         The same seed gives the same data.
 
@@ -80,7 +89,7 @@ def simulate_glmm(
     Raises
     ------
     ValueError
-        An unknown family, factor or covariate, or a negative standard deviation.
+        An unknown factor or covariate, a negative standard deviation, `f` or `intercepts` that are not the family's.
 
     Examples
     --------
@@ -88,9 +97,10 @@ def simulate_glmm(
     >>> data = simulate_glmm(100, {"school": (5, 0.5)}, family="bernoulli", seed=1)
     >>> list(data.frame)
     ['x0', 'x1', 'school', 'y']
+    >>> simulate_glmm(100, family="cumulative", intercepts=[-1, 1]).frame["y"].unique().size
+    3
     """
-    if family not in ("gaussian", "bernoulli", "binomial"):
-        raise ValueError(f"family is {family!r}; simulate_glmm knows 'gaussian', 'bernoulli' and 'binomial'.")
+    family = resolve(family)
     groups = {"g": (20, 1.0)} if groups is None else groups
     names = [f"x{j}" for j in range(columns)]
     spreads = {
@@ -103,24 +113,78 @@ def simulate_glmm(
     x = rng.uniform(-1, 1, (n, columns))
     frame = pd.DataFrame(x, columns=names)
     fixed = np.asarray(_alternating(x) if f is None else f(x), dtype=np.float64)
-    if fixed.shape != (n,):
-        raise ValueError(f"f returned an array of shape {fixed.shape}; it must be one number a row, ({n},).")
+    if fixed.ndim not in (1, 2) or len(fixed) != n:
+        raise ValueError(
+            f"f returned an array of shape {fixed.shape}; it must be one number a row, ({n},), or a class."
+        )
     eta, effects = fixed.copy(), {}
     for group, (q, _) in groups.items():
         index = rng.permutation(np.concatenate([np.arange(q), rng.integers(q, size=max(n - q, 0))])[:n])
         covariates = list((slopes or {}).get(group, {}))
         z = np.column_stack([np.ones(n), *(frame[name] for name in covariates)])
-        effects[group] = spreads[group] * rng.normal(size=(q, z.shape[1]))
-        eta += (z * effects[group][index]).sum(axis=1)
+        normal = rng.normal(size=(q, z.shape[1], *fixed.shape[1:]))
+        effects[group] = (spreads[group] * normal.swapaxes(1, -1)).swapaxes(1, -1)
+        eta += np.einsum("nr,nr...->n...", z, effects[group][index])
         frame[group] = index
-    if family == "gaussian":
-        frame["y"] = eta + scale * rng.normal(size=n)
-    elif family == "bernoulli":
-        frame["y"] = (rng.random(n) < _logistic(eta)).astype(np.int64)
-    else:
-        frame["trials"] = rng.integers(1, _MOST_TRIALS + 1, n)
-        frame["y"] = rng.binomial(frame["trials"], _logistic(eta))
+    trials = None
+    if family.of_trials:
+        trials = rng.integers(1, _MOST_TRIALS + 1, n)
+        frame["trials"] = trials
+    frame["y"] = simulate_response(family, eta, intercepts=intercepts, scale=scale, trials=trials, seed=seed)
     return Simulation(frame, fixed, eta, effects, spreads)
+
+
+def simulate_response(
+    family: str | Family,
+    eta: np.ndarray,
+    *,
+    intercepts: Sequence[float] = (),
+    scale: float = 1.0,
+    trials: int | np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Responses of a family at given linear predictors, as the family simulates them.
+
+    Parameters
+    ----------
+    family : str or Family
+    eta : ndarray, (n,) or (n, C)
+        What fixed and random effects add up to; a column a class for ``categorical``.
+    intercepts, scale
+        See :func:`simulate_glmm`.
+    trials : int or ndarray, (n,), optional
+        Of a family of successes out of trials.
+    seed : int
+
+    Returns
+    -------
+    ndarray, (n,)
+        Whole numbers, also of classes, are integers.
+
+    Raises
+    ------
+    ValueError
+        `eta`, `intercepts` or `trials` are not the family's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from glmmnet.simulate import simulate_response
+    >>> simulate_response("binomial", np.array([-9.0, 9.0]), trials=5)
+    array([0, 5])
+    """
+    family = resolve(family)
+    if family.of_trials != (trials is not None):
+        wanted = "needs" if family.of_trials else "has no"
+        raise ValueError(f"family {family.name!r} {wanted} trials.")
+    n = len(eta)
+    own = torch.as_tensor(np.asarray(eta, dtype=np.float64).reshape(n, -1))[:, :, None]
+    every = family.linear_predictors(own, torch.tensor([float(one) for one in intercepts], dtype=torch.float64))
+    # A family reads no more of the response than the trials, in its second column.
+    read = np.stack([np.zeros(n), np.broadcast_to(1 if trials is None else trials, n)], axis=1)
+    with torch_session(seed, None):
+        y = family.simulate(every, torch.as_tensor(read, dtype=torch.float64)[:, :, None], scale)[:, 0].numpy()
+    return y.astype(np.int64) if np.array_equal(y, np.round(y)) else y
 
 
 def _standard_deviations(group: str, sd: float, slopes: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
@@ -134,10 +198,6 @@ def _standard_deviations(group: str, sd: float, slopes: Mapping[str, float], nam
 
 def _alternating(x: np.ndarray) -> np.ndarray:
     return 1.0 + x @ (-1.0) ** np.arange(x.shape[1])
-
-
-def _logistic(eta: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0.0, -eta))
 
 
 def paper_binary(

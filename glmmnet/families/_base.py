@@ -85,6 +85,8 @@ class Family(ABC):
         eta is of order 1 whatever the data, so that rows may be evaluated in single precision.
     formulas : tuple of str
         Further parts of the model that have a formula of their own: ``zi``, ``dispersion``.
+    of_trials : bool
+        The response is successes out of trials.
     symmetric : bool
         Adding a constant to every linear predictor changes nothing; the fixed effects of the classes sum to zero.
     """
@@ -102,6 +104,7 @@ class Family(ABC):
     class_means = False
     single_precision = False
     formulas: tuple[str, ...] = ()
+    of_trials = False
     symmetric = False
 
     def __init__(self, link: str | None = None) -> None:
@@ -177,6 +180,32 @@ class Family(ABC):
     @abstractmethod
     def start(self, y: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """Starting eta of an intercept-only model (C,), and phi."""
+
+    def linear_predictors(self, eta: Tensor, intercepts: Tensor) -> Tensor:
+        """All linear predictors (n, C, S), for simulations.
+
+        Parameters
+        ----------
+        eta : Tensor, (n, K, S)
+            What fixed and random effects add up to; K = 1 unless each class has its own.
+        intercepts : Tensor, (k,)
+            Thresholds, or the predictors of further parts.
+
+        Raises
+        ------
+        ValueError
+            The family has another number of either.
+        """
+        self.check_predictors(eta, intercepts, len(self.formulas), f"one for each of {', '.join(self.formulas)}")
+        return torch.cat([eta, intercepts[None, :, None].expand(len(eta), -1, eta.shape[2])], dim=1)
+
+    def check_predictors(self, eta: Tensor, intercepts: Tensor, count: int, what: str) -> None:
+        """ValueError unless there are one eta and `count` intercepts, which the message explains."""
+        if eta.shape[1] != 1:
+            raise ValueError(f"family {self.name!r} has one eta a row, not {eta.shape[1]}; only classes have several.")
+        if len(intercepts) != count:
+            wanted = f"needs intercepts=, {what}" if count else "has no intercepts= beside f"
+            raise ValueError(f"family {self.name!r} {wanted}; {len(intercepts)} are given.")
 
     @abstractmethod
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:

@@ -35,6 +35,7 @@ class Binomial(MeanFamily, SingleFamily):
     """
 
     name = "binomial"
+    of_trials = True
     links: tuple[ProbabilityLink, ...] = (LOGIT, PROBIT, CLOGLOG)
     link: ProbabilityLink
 

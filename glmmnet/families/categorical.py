@@ -135,6 +135,16 @@ class Categorical(ClassFamily):
         share = (weights[:, None] * y[:, :, 0]).sum(dim=0) / weights.sum()
         return self.link.link(share[None])[0], 1.0
 
+    def linear_predictors(self, eta: Tensor, intercepts: Tensor) -> Tensor:
+        # One eta is enough where the other class is the reference.
+        least = 2 if self.reference is None else 1
+        if eta.shape[1] < least:
+            raise ValueError(
+                f"{self!r} has an eta for each class; f must return {least} columns or more, (n, classes)."
+            )
+        self.check_predictors(eta[:, :1], intercepts, 0, "")
+        return eta
+
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         probabilities = self.mean(eta, phi).transpose(1, 2)
         flat = probabilities.reshape(-1, probabilities.shape[2])

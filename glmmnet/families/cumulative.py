@@ -203,6 +203,12 @@ class Cumulative(ClassFamily):
     def mean(self, eta: Tensor, phi: Dispersion) -> Tensor:
         return torch.exp(self._log_probabilities(eta))
 
+    def linear_predictors(self, eta: Tensor, intercepts: Tensor) -> Tensor:
+        self.check_predictors(eta, intercepts, max(len(intercepts), 1), "its thresholds, one less than classes")
+        if bool((intercepts.diff() <= 0).any()):
+            raise ValueError(f"thresholds are {intercepts.tolist()}; they must increase.")
+        return intercepts[None, :, None] - eta
+
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         below = self.link.inverse(eta)
         return (torch.rand_like(below[:, :1]) > below).sum(dim=1).to(eta.dtype)

@@ -5,21 +5,73 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from glmmnet.simulate import paper_binary, paper_multiclass, simulate_glmm
+import glmmnet as gn
+from glmmnet.families import FAMILIES, Categorical, StudentT, resolve
+from glmmnet.simulate import paper_binary, paper_multiclass, simulate_glmm, simulate_response
 
 GROUPS = {"a": (30, 0.8), "b": (7, 2.0)}
+#: What families have beside f.
+INTERCEPTS = {"cumulative": (-1.0, 0.5, 1.5)} | {
+    name: (-1.0,) for name in FAMILIES if name.startswith(("zero", "hurdle"))
+}
 
 
-@pytest.mark.parametrize("family", ["gaussian", "bernoulli", "binomial"])
+def options_of(family):
+    """Options with which every family simulates."""
+    family = resolve(family)
+    options = {"family": family, "intercepts": INTERCEPTS.get(family.name, ())}
+    if isinstance(family, StudentT) and family.df is None:
+        options["intercepts"] = (np.log(9.0),)
+    if isinstance(family, Categorical):
+        options["f"] = lambda x: np.column_stack([x[:, 0], -x[:, 0], 0.5 + x[:, 1]])
+    return options
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_same_seed_same_rows_and_no_global_seed(family):
     np.random.seed(1)  # noqa: NPY002 - the global generator is what must stay as it is
     expected = np.random.random()  # noqa: NPY002
     np.random.seed(1)  # noqa: NPY002
-    first, second = (simulate_glmm(50, GROUPS, family=family, seed=4) for _ in range(2))
+    state = torch.get_rng_state()
+    options = options_of(family)
+    first, second = (simulate_glmm(50, GROUPS, **options, seed=4) for _ in range(2))
     pd.testing.assert_frame_equal(first.frame, second.frame)
-    assert not first.frame.equals(simulate_glmm(50, GROUPS, family=family, seed=5).frame)
+    assert not first.frame.equals(simulate_glmm(50, GROUPS, **options, seed=5).frame)
     assert np.random.random() == expected  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, StudentT(df=None), Categorical(reference=0)], ids=str)
+def test_every_family_draws_what_it_reads_and_what_it_says(family):
+    """The model reads the frame; sums of the response over rows are those of the family's mean and variance."""
+    options = options_of(family)
+    family = options["family"]
+    data = simulate_glmm(4000, {"g": (200, 0.4)}, **options, scale=0.5, seed=6)
+    left = "p(y, trials)" if family.of_trials else "y"
+    target = gn.glmm(f"{left} ~ x0 + x1 + (1 | g)", data.frame, family)._joint.target
+    eta = family.linear_predictors(
+        torch.as_tensor(data.eta.reshape(4000, -1, 1)), torch.tensor(options["intercepts"], dtype=torch.float64)
+    )
+    assert eta.shape[1] == len(target.predictors)
+    mean = family.mean(eta, 0.5)[:, :, 0]
+    observed = family.observed(target.y).reshape(4000, -1)
+    variance = family.variance_at(mean if family.class_means else mean[:, 0], eta, target.y, 0.5).reshape(4000, -1)
+    for direction in (torch.ones(4000), torch.as_tensor(data.frame["x0"])):
+        score = (direction[:, None] * (observed - mean)).sum(dim=0)
+        assert (score.abs() < 5 * (direction[:, None] ** 2 * variance).sum(dim=0).sqrt()).all()
+
+
+def test_effects_of_classes_are_their_own():
+    data = simulate_glmm(300, GROUPS, slopes={"a": {"x0": 0.5}}, **options_of("categorical"), seed=2)
+    assert data.f.shape == data.eta.shape == (300, 3)
+    assert data.b["a"].shape == (30, 2, 3)
+    a, b = data.b["a"][data.frame["a"]], data.b["b"][data.frame["b"]]
+    x0 = data.frame["x0"].to_numpy()[:, None]
+    np.testing.assert_allclose(data.eta, data.f + a[:, 0] + a[:, 1] * x0 + b[:, 0], rtol=1e-12)
+    assert data.b["a"].std(axis=(0, 2)) == pytest.approx([0.8, 0.5], rel=0.3)
+    assert sorted(data.frame["y"].unique()) == [0, 1, 2]
 
 
 def test_eta_is_made_of_the_stated_effects():
@@ -41,7 +93,7 @@ def test_own_f():
 def test_moments():
     seed = 3
     print(f"seed {seed}")
-    data = simulate_glmm(20_000, {"g": (4000, 1.5)}, slopes={"g": {"x0": 0.7}}, scale=2.0, seed=seed)
+    data = simulate_glmm(20_000, {"g": (4000, 1.5)}, slopes={"g": {"x0": 0.7}}, scale=4.0, seed=seed)
     residual = data.frame["y"] - data.eta
     assert residual.std() == pytest.approx(2.0, abs=5 * 2.0 / np.sqrt(2 * 20_000))
     for j, sd in enumerate((1.5, 0.7)):
@@ -63,16 +115,29 @@ def test_responses_have_the_stated_probability(family):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"family": "poisson"}, "'poisson'.*'bernoulli'"),
+        ({"family": "normal"}, "no family 'normal'"),
+        ({"intercepts": (1.0,)}, "'gaussian' has no intercepts= beside f; 1 are given"),
+        ({"family": "hurdlepoisson"}, "'hurdlepoisson' needs intercepts=, one for each of zi; 0 are given"),
+        ({"family": "cumulative"}, "needs intercepts=, its thresholds, one less than classes; 0 are given"),
+        ({"family": "cumulative", "intercepts": (1.0, 0.0)}, r"thresholds are \[1.0, 0.0\]; they must increase"),
+        ({"family": "categorical"}, "has an eta for each class; f must return 2 columns or more"),
         ({"slopes": {"h": {"x0": 1.0}}}, "'h'.*factors: g"),
         ({"slopes": {"g": {"x9": 1.0}}}, "'x9'.*covariates: x0, x1"),
         ({"groups": {"g": (3, -1.0)}}, "0 or more"),
-        ({"f": lambda x: x}, "shape.*one number a row"),
+        ({"f": lambda x: x}, "'gaussian' has one eta a row, not 2"),
+        ({"f": lambda x: x.sum()}, "shape.*one number a row"),
     ],
 )
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         simulate_glmm(20, **options)
+
+
+def test_trials_go_with_their_families():
+    with pytest.raises(ValueError, match="'binomial' needs trials"):
+        simulate_response("binomial", np.zeros(3))
+    with pytest.raises(ValueError, match="'poisson' has no trials"):
+        simulate_response("poisson", np.zeros(3), trials=4)
 
 
 def test_paper_binary_has_the_published_rows():
