@@ -58,7 +58,9 @@ def figures(name: str, seed: int) -> Mapping[str, Any]:
     """Errors of one fit, estimate minus truth, and whether the 95 % intervals of the fixed effects hold the truth."""
     data = simulate(name, seed)
     with measured() as cost:
-        results = gn.glmm(data.formula, data.frame, data.family, **data.model_options).fit(seed=seed, progress=False, **_FEW_DRAWS)
+        results = gn.glmm(data.formula, data.frame, data.family, **data.model_options).fit(
+            seed=seed, progress=False, **_FEW_DRAWS
+        )
         intervals = results.conf_int()
     found, sds = by_name(results.params), standard_deviations(results)
     errors = {term: found[term] - value for term, value in data.fixed.items()}
