@@ -39,6 +39,8 @@ _STEP = 0.02
 #: Newton steps towards the nearest Gaussian at most; the step of an effect, in units of eta, after which its covariance
 #: is kept, and the one that ends them: the score about beta is a small sum of large numbers, unless that about b is 0.
 _ITERATIONS, _SETTLED, _STILL = 50, 1e-4, 1e-9
+#: Share of the new weights in the next ones, once a step is not shorter than the last by the other factor.
+_DAMPED, _SHRINKS = 0.5, 0.5
 
 
 def has_observed(joint: JointModel) -> bool:
@@ -149,7 +151,7 @@ class ObservedScore:
         )
         posterior = self._start(params, fixed, prior) if near is None else near
         reach = torch.cat([term.size.repeat(term.q) for term in joint.terms])[:, None] / joint.eta_unit
-        length = float("inf")
+        length, gain, weight = float("inf"), 1.0, torch.zeros(1, dtype=torch.float64)
         for _ in range(_ITERATIONS):
             b = posterior.balanced(self._normal)
             eta = fixed + joint.random_eta(b)
@@ -157,13 +159,15 @@ class ObservedScore:
             gradient = (joint.random_transpose(score) - joint.prior(b, precisions)[1]).mean(dim=2)
             factor = posterior.factor
             if length > _SETTLED:
-                weight = joint.weight(eta, params.phi).mean(dim=3)
+                weight = torch.lerp(weight, joint.weight(eta, params.phi).mean(dim=3), gain)
                 factor = factorize(joint.information(weight) + prior, joint.segments)
             step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(gradient.shape)
             posterior = GaussianPosterior(posterior.mode + damped(joint, step), factor, joint.segments)
-            length = float((reach * step).abs().max())
+            last, length = length, float((reach * step).abs().max())
             if length < _STILL:
                 break
+            # The rarer the counts the more of a wider Gaussian's weight makes it narrower than it should be.
+            gain = _DAMPED if length > _SHRINKS * last else gain
         quadratics, mean, b = self._quadratics(params), posterior.mode[:, :, None], posterior.balanced(self._normal)
         # By the exact trace: draws would leave too much noise in the information about the variances.
         traces = _traces(posterior, quadratics)
