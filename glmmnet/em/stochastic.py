@@ -32,12 +32,13 @@ _STEPS, _NEAR = 20, 0.1
 _STILL = 0.05
 #: An information is used again while each step is shorter than the last by this factor.
 _SHRINKS = 0.3
-#: Rounds of draws at most; a round's step, in standard errors, whose error no further round need mend.
-_ROUNDS, _SMALL = 4, 0.3
+#: Rounds of draws at most; a round's step, in standard errors, whose error no further round need mend: where counts are
+#: rare half of it may be left, as the nearest Gaussian's information is not that of the likelihood.
+_ROUNDS, _SMALL = 6, 0.1
 #: E-steps a round at least and at most, and transitions that tune the sampler first.
 _FEWEST_CALLS, _MOST_CALLS, _TUNING = 10, 100, 12
-#: Share of the tolerance that the Monte Carlo error of a round may have.
-_SHARE = 0.5
+#: Share of the tolerance that the Monte Carlo error of a round may have, and share of the step that follows.
+_SHARE, _OF_STEP = 0.5, 0.2
 
 
 def finish_by_scores(
@@ -123,29 +124,37 @@ def _by_draws(
     joint: JointModel, near: Near, f: Tensor | None, e_step: EStep, tol: float
 ) -> tuple[Parameters, Tensor, float] | None:
     """The maximum, the last draws, and the Monte Carlo error of the parameters in standard errors."""
-    steps, params = ParameterSteps(joint), near.params
+    steps, params, last = ParameterSteps(joint), near.params, float("inf")
+    information: Tensor | None = near.information
     active = active_parameters(joint, params)
-    observed, unit = ObservedScore(joint, f, active), torch.diagonal(near.information)
-    covariance = torch.stack([newton_step(e, near.information, unit)[0] for e in torch.eye(len(unit)).double()])
-    se = torch.diagonal(covariance).clamp_min(1e-300).sqrt()
+    observed = ObservedScore(joint, f, active)
     for k in range(_ROUNDS):
         working = floored(joint, params)
         here, fixed = observed.at(working), joint.fixed_eta(working, f)
-        steadied = observed.steadied(here)
+        information = observed.information(here) if information is None else information
+        covariance = _covariance(information)
+        se, steadied = torch.diagonal(covariance).clamp_min(1e-300).sqrt(), observed.steadied(here)
         moves: list[Tensor] = []
         for call in range(_MOST_CALLS):
             b = e_step(fixed, working, warmup=_TUNING if k == call == 0 else 0)
             moves.append(covariance @ steadied(b).mean(dim=1))
             if call + 1 < _FEWEST_CALLS:
                 continue
-            each = torch.stack(moves) / se
+            step, each = torch.stack(moves).mean(dim=0), torch.stack(moves) / se
+            size = float((step / se).abs().max())
             error = float((each.var(dim=0) / len(moves)).sqrt().max())
-            if error < _SHARE * tol:
+            if error < max(_SHARE * tol, _OF_STEP * size if size > _SMALL else 0.0):
                 break
-        step = torch.stack(moves).mean(dim=0)
-        if not (error < tol and bool(torch.isfinite(step).all())):
+        if not bool(torch.isfinite(step).all()):
             return None
         params = steps.moved(params, active, step * steps.shortening(params, step))
-        if float((step / se).abs().max()) < _SMALL:
-            return params, b, error
+        if size < _SMALL:
+            return (params, b, error) if error < tol else None
+        information, last = None if size > _SHRINKS * last else information, size
     return None
+
+
+def _covariance(information: Tensor) -> Tensor:
+    """Inverse of the information (k, k), as :func:`glmmnet.em.newton.newton_step` has it."""
+    unit = torch.diagonal(information)
+    return torch.stack([newton_step(one, information, unit)[0] for one in torch.eye(len(unit), dtype=torch.float64)])
