@@ -6,7 +6,7 @@ at the mode; L = R^-T with H = R R'. H is taken whole where it is small, else it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,13 @@ WHOLE_LIMIT = 512
 _LONGEST_STEP = 1.5
 #: Columns of an inverse that are solved for together.
 _COLUMNS_AT_ONCE = 500
+#: Where the curvature in use is not the log density's own: a step is halved while it gains less than this share of what
+#: its slope promises, and doubled where it gains more than the other; so often at most.
+_TOO_LITTLE, _NEARLY_ALL, _CHANGES = 0.1, 0.8, 12
+#: Sweeps over the levels before the first step with the whole precision.
+_FIRST_SWEEPS = 5
+#: Rounding error of a log density, as a share of it.
+_ROUNDING = 1e-13
 #: Newton steps with the whole precision at most, and the largest step of an effect that ends them.
 _WHOLE_STEPS, _WHOLE_TOLERANCE = 50, 1e-8
 
@@ -192,6 +199,9 @@ def find_mode(
     mode = torch.zeros(joint.n_effects, joint.n_classes, dtype=torch.float64) if start is None else start
     # Levels that are related do not part into blocks.
     if mode.numel() <= WHOLE_LIMIT or joint.related:
+        if start is None and _is_watched(joint) and not joint.related and len(joint.terms) > 1:
+            # Term by term every level has a step of its own length.
+            mode = _level_mode(joint, fixed, params, mode, _FIRST_SWEEPS, tolerance, None).mode
         return _whole_mode(joint, fixed, params, mode, iterations, tolerance, information)
     return _level_mode(joint, fixed, params, mode, iterations, tolerance, information)
 
@@ -224,7 +234,10 @@ def _whole_mode(
         gradient = _gradient(joint, eta, mode, params.phi, precisions)
         half = torch.linalg.solve_triangular(factor, gradient.reshape(-1, 1), upper=False)
         step = torch.linalg.solve_triangular(factor.T, half, upper=True).reshape(mode.shape)
-        mode = mode + _damped(joint, step, longest)
+        step = _damped(joint, step, longest)
+        if _is_watched(joint):
+            step = step * _whole_share(joint, eta, mode, step, gradient, params, precisions)
+        mode = mode + step
         eta = fixed + joint.random_eta(mode[:, :, None])
         if float(half.abs().max()) < tolerance:
             break
@@ -260,8 +273,12 @@ def _level_mode(
             gradient = term.transpose(score)[:, :, 0] - pulled
             half = _solve(factor, _in_blocks(term, gradient[:, :, None], factor), upper=False)
             step = _out_of_blocks(_solve(factor.mT, half, upper=True), gradient.shape)
+            step = _damped(joint, step, _longest(term))
+            if _is_watched(joint) and not roughly:
+                share = _level_share(joint, term, eta, mode[term.rows], step, gradient, params.phi, precision)
+                step = step * share.repeat_interleave(term.r)[:, None]
             moved = torch.zeros_like(mode)
-            moved[term.rows] = _damped(joint, step, _longest(term))
+            moved[term.rows] = step
             mode = mode + moved
             eta = eta + term.eta(moved[:, :, None].to(eta.dtype))
             largest = max(largest, float(half.abs().max()))
@@ -269,6 +286,85 @@ def _level_mode(
             break
     parts = known or _every_information(joint, eta, params.phi)
     return LaplacePoint(mode, _whitened(joint, mode, parts, params), parts)
+
+
+def _is_watched(joint: JointModel) -> bool:
+    """Whether a Newton step may miss: the curvature in use is not the log density's own."""
+    return not (joint.family.canonical or joint.family.quadratic)
+
+
+def _whole_share(
+    joint: JointModel,
+    eta: Tensor,
+    mode: Tensor,
+    step: Tensor,
+    gradient: Tensor,
+    params: Parameters,
+    precisions: tuple[Tensor, ...],
+) -> Tensor:
+    """Share of a step of b (Q, C) to take: level by level (Q, 1) with a single term, else one for all (1, 1)."""
+    if len(joint.terms) == 1 and not joint.related:
+        term = joint.terms[0]
+        share = _level_share(joint, term, eta, mode, step, gradient, params.phi, precisions[0])
+        return share.repeat_interleave(term.r)[:, None]
+    along = joint.random_eta(step[:, :, None])
+
+    def value(share: Tensor) -> Tensor:
+        own = joint.prior((mode + share * step)[:, :, None], precisions)[0]
+        return joint.log_likelihood(eta + share * along, params.phi) + own
+
+    return _share(value, (gradient * step).sum()[None])[:, None]
+
+
+def _level_share(
+    joint: JointModel,
+    term: TermData,
+    eta: Tensor,
+    own: Tensor,
+    step: Tensor,
+    gradient: Tensor,
+    phi: float,
+    precision: Tensor,
+) -> Tensor:
+    """Share of a step of one term's effects to take at each level, (q,); the levels share no row."""
+    b = torch.zeros(joint.n_effects, joint.n_classes, 1, dtype=step.dtype)
+    b[term.rows, :, 0] = step
+    along = term.eta(b)
+    shape = (term.q, term.r, joint.n_classes)
+
+    def value(share: Tensor) -> Tensor:
+        moved = (own.reshape(shape) + share[:, None, None] * step.reshape(shape)).contiguous()
+        prior = -0.5 * torch.einsum("qic,cij,qjc->q", moved, precision, moved)
+        return term.level_sum(joint.log_prob(eta + share[term.index][:, None, None] * along, phi))[:, 0] + prior
+
+    return _share(value, (gradient * step).reshape(term.q, -1).sum(dim=1))
+
+
+def _share(value: Callable[[Tensor], Tensor], slope: Tensor) -> Tensor:
+    """Shares (m,) of m steps at which m log densities have grown, halved from 1 or doubled.
+
+    Fisher scoring steps too far where the response is less probable than the model expects of it, and crawls where an
+    outlying one hardly pulls.
+    """
+    share = torch.ones_like(slope)
+    before = value(0.0 * share)
+    noise = _ROUNDING * before.abs()
+    gain = value(share) - before
+    for _ in range(_CHANGES):
+        short = ~(gain >= _TOO_LITTLE * share * slope - noise)
+        if not bool(short.any()):
+            break
+        share = torch.where(short, 0.5 * share, share)
+        gain = value(share) - before
+    longer = gain > _NEARLY_ALL * slope + noise
+    for _ in range(_CHANGES):
+        if not bool(longer.any()):
+            break
+        farther = torch.where(longer, 2.0 * share, share)
+        there = value(farther) - before
+        longer &= there > gain
+        share, gain = torch.where(longer, farther, share), torch.where(longer, there, gain)
+    return share
 
 
 def _cholesky(blocks: Tensor) -> Tensor:
@@ -374,7 +470,10 @@ def laplace_posterior(
         factor = factorize(joint.information(joint.weight(eta, params.phi)[..., 0]) + prior, joint.segments)
         gradient = _gradient(joint, eta, mode, params.phi, precisions)
         step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(mode.shape)
-        mode = mode + damped(joint, step)
+        step = damped(joint, step)
+        if _is_watched(joint):
+            step = step * _whole_share(joint, eta, mode, step, gradient, params, precisions)
+        mode = mode + step
         if float(step.abs().max()) < _WHOLE_TOLERANCE:
             break
     return GaussianPosterior(mode, factor, joint.segments)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 import glmmnet as gn
@@ -169,6 +170,30 @@ def test_mostly_reproduced_responses_have_no_estimate_of_a_t_scale(df: float) ->
     frame = pd.DataFrame({"x": np.linspace(-1.0, 1.0, 36), "g": np.repeat(np.arange(6), 6), "y": np.eye(36)[7]})
     with pytest.raises(FitError, match="reproduces most responses exactly"):
         gn.glmm("y ~ x + (1 | g)", frame, family=families.StudentT(df=df)).fit(seed=1, draws=10, chains=1)
+
+
+def test_a_t_model_whose_levels_lie_many_scales_apart() -> None:
+    rng = np.random.default_rng(SEED)
+    frame = pd.DataFrame({"x": rng.normal(size=160), "g": np.repeat(np.arange(20), 8)})
+    frame["y"] = 1 + frame.x + rng.normal(0, 100, 20)[frame.g] + rng.standard_t(4, 160)
+    results = gn.glmm("y ~ x + (1 | g)", frame, family="studentt").fit(seed=1, draws=50, chains=2)
+    assert results.converged and results.diagnostics.r_hat < 1.2
+    # The integral over each level's effect on a grid that is fine and wide enough for it.
+    sd, scale = (float(value) for value in results.vcomp["sd"])
+    left = (frame.y - results.params["Intercept"] - results.params["x"] * frame.x).to_numpy().reshape(20, 8)
+    b = np.median(left, axis=1)[:, None] + np.linspace(-10, 10, 4001) * scale
+    log_p = scipy.stats.t.logpdf(left[:, :, None] - b[:, None], 4, scale=scale).sum(axis=1)
+    whole = np.exp(log_p + scipy.stats.norm.logpdf(b, scale=sd))
+    expected = np.log(whole.sum(axis=1) * (b[0, 1] - b[0, 0])).sum()
+    assert results.llf == pytest.approx(expected, abs=0.02)
+
+
+def test_one_large_count_beside_zeros() -> None:
+    frame = pd.DataFrame({"x": np.linspace(-1.0, 1.0, 36), "g": np.repeat(np.arange(6), 6), "y": 1e6 * np.eye(36)[7]})
+    results = gn.glmm("y ~ 1 + (1 | g)", frame, family="hurdlepoisson").fit(seed=1, draws=10, chains=1)
+    assert results.converged and results.vcomp["sd"][0] == 0.0
+    zeros = 35 * np.log(35 / 36) + np.log(1 / 36)
+    assert results.llf == pytest.approx(zeros + scipy.stats.poisson.logpmf(10**6, 10**6), abs=1e-3)
 
 
 def test_lognormal_is_the_gaussian_model_of_the_log() -> None:

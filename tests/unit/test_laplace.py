@@ -10,7 +10,7 @@ import scipy.optimize
 import torch
 
 from glmmnet import laplace
-from glmmnet.families import Categorical
+from glmmnet.families import Categorical, Gamma, StudentT
 from glmmnet.joint import Parameters
 from glmmnet.laplace import (
     LevelWhitening,
@@ -18,6 +18,7 @@ from glmmnet.laplace import (
     find_mode,
     gaussian_posterior,
     has_exact_posterior,
+    laplace_posterior,
     level_blocks,
 )
 
@@ -113,6 +114,51 @@ def test_mode_where_every_row_of_a_level_agrees(joint_of):
     # The mode of n successes in n trials: n sigmoid(-b) = b / 400.
     assert n / (1 + np.exp(b)) == pytest.approx(b / 400, rel=1e-4)
     torch.testing.assert_close(point.mode[0::2], -point.mode[1::2], rtol=1e-5, atol=0)
+
+
+def slope_in_sds(joint, fixed, params, mode):
+    """The largest slope of the log posterior of b at `mode`, each times the effect's own posterior sd."""
+    _, slope = minus_log_joint(joint, fixed, params)(mode.reshape(-1).numpy())
+    return float(np.abs(slope / dense_curvature(joint, fixed, params, mode).diagonal().sqrt().numpy()).max())
+
+
+def check_mode_far_out(joint, sd):
+    """With effects of `sd` times the scale of t: rows far out hardly pull, and Fisher scoring crawls."""
+    truth = sd * torch.randn(joint.n_effects, 1, 1, dtype=torch.float64)
+    y = joint.random_eta(truth) + torch.randn(joint.n, 1, 1, dtype=torch.float64)
+    joint = replace(joint, family=StudentT(df=4), target=replace(joint.target, y=y))
+    sigma = tuple(sd**2 * torch.eye(term.r, dtype=torch.float64)[None] for term in joint.terms)
+    params = Parameters(torch.zeros(2, 1, dtype=torch.float64), sigma, 1.0)
+    fixed = joint.fixed_eta(params)
+    mode = find_mode(joint, fixed, params).mode
+    assert slope_in_sds(joint, fixed, params, mode) < 1e-4
+    torch.testing.assert_close(joint.random_eta(mode[:, :, None]), joint.random_eta(truth), rtol=0, atol=4.0)
+
+
+@pytest.mark.parametrize(("sd", "r"), [(300.0, 1), (20.0, 2)])
+def test_mode_where_effects_are_many_times_the_scale_of_t(sd, r, limit, joint_of):
+    check_mode_far_out(joint_of("gaussian", (7, r)), sd)
+
+
+def test_mode_where_crossed_effects_are_many_times_the_scale_of_t(joint_of):
+    check_mode_far_out(joint_of("gaussian", (6, 1), (9, 1), n=120), 20.0)
+
+
+@pytest.mark.parametrize("terms", [((7, 1),), ((6, 1), (9, 1))], ids=["one", "crossed"])
+def test_mode_where_the_curvature_is_many_times_the_expected_one(terms, limit, joint_of):
+    """Responses a thousand times their means, which a narrow prior holds: Fisher scoring overshoots for ever."""
+    joint = joint_of("gaussian", *terms)
+    far = (joint.terms[0].index == 2).to(torch.float64)[:, None, None]
+    y = torch.exp(0.3 * torch.randn(joint.n, 1, 1, dtype=torch.float64) + 7.0 * far)
+    joint = replace(joint, family=Gamma(), target=replace(joint.target, y=y))
+    sigma = tuple(torch.full((1, 1, 1), 0.02, dtype=torch.float64) for _ in joint.terms)
+    params = Parameters(torch.zeros(2, 1, dtype=torch.float64), sigma, 0.7)
+    fixed = joint.fixed_eta(params)
+    for start in (None, 3.0 * torch.randn(joint.n_effects, 1, dtype=torch.float64)):
+        mode = find_mode(joint, fixed, params, start, iterations=200).mode
+        assert slope_in_sds(joint, fixed, params, mode) < 1e-4
+    posterior = laplace_posterior(joint, fixed, params)
+    assert slope_in_sds(joint, fixed, params, posterior.mode) < 1e-4
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
