@@ -26,8 +26,9 @@ from glmmnet.steps import ParameterSteps
 from glmmnet.typing import Sampler
 from glmmnet.variance import active_parameters
 
-#: Newton steps with the nearest Gaussian at most, and the length of one, in standard errors, that ends them.
-_STEPS, _NEAR = 20, 0.1
+#: Newton steps with the nearest Gaussian at most; the length of one, in standard errors, that ends them, and the one
+#: before which no variance is said to be 0: below the threshold lie starting values of effects that data hardly tell.
+_STEPS, _NEAR, _CLOSE = 20, 0.1, 0.5
 #: A step of eta (root mean square) that is none any more; a short step is not enough where beta runs away.
 _STILL = 0.05
 #: An information is used again while each step is shorter than the last by this factor.
@@ -105,13 +106,17 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
         if not bool(torch.isfinite(information).all() and torch.isfinite(here.score).all()):
             return None
         step, size, concave = newton_step(here.score, information, torch.diagonal(information))
-        if size < _NEAR and concave and steps.eta_size(step) < _STILL:
-            # Not sooner: below the threshold lie the starting values of effects that the data hardly tell.
+        near = size < _NEAR and concave and steps.eta_size(step) < _STILL
+        if near or (size < _CLOSE and concave):
             kept = without_crawling(joint, params, f)
-            if active_parameters(joint, kept) == active:
+            left = active_parameters(joint, kept)
+            if near and left == active:
                 return Near(params, information)
-            params, information = kept, None
-            continue
+            falling = [step[steps.size + k] < 0 for k, p in enumerate(active) if p not in left and p.i == p.j]
+            if near or (falling and all(falling)):
+                own = [*range(steps.size), *(steps.size + active.index(p) for p in left)]
+                params, information = kept, information[own][:, own]
+                continue
         if not fresh and size > _SHRINKS * last:
             information = None
             continue
