@@ -6,11 +6,6 @@ import pytest
 
 from benchmarks._references import REFERENCES, TOLERANCES, Figures, beyond, compare, fit, fit_once, same_model
 
-#: What is beyond the tolerance though the reference is right, and why. A fit that agrees in spite of it fails.
-DISAGREE = {
-    "clmm_wine_judge_bottle_logit_nAGQ1": "standard errors take the variances as known where there are two terms",
-    "quadrature_grouseticks": "EM ends 6 % from an sd, less than half of its standard error",
-}
 #: Models that take more than two seconds.
 SLOW = {
     "TMBown_ricefarms_varieties_corr_ML",
@@ -33,10 +28,7 @@ SAMPLING = Figures(fixed=0.1, sd=0.02, cor=0.05, llf=0.5, se=0.05)
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    disagrees = (
-        [pytest.mark.xfail(reason=DISAGREE[name], raises=AssertionError, strict=True)] if name in DISAGREE else []
-    )
-    return disagrees + [pytest.mark.slow] * (same_model(name) in SLOW)
+    return [pytest.mark.slow] * (same_model(name) in SLOW)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in REFERENCES])
