@@ -16,7 +16,7 @@ from glmmnet.em import newton
 from glmmnet.em.loop import starting_parameters
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.likelihood import log_likelihood
-from glmmnet.observed import ObservedScore, has_observed
+from glmmnet.observed import ObservedScore
 from glmmnet.quadrature import level_quadrature, second_order
 from glmmnet.steps import ParameterSteps
 from glmmnet.variance import VarianceParameter, active_parameters
