@@ -36,8 +36,10 @@ _SHRINKS = 0.3
 #: Rounds of draws at most; a round's step, in standard errors, whose error no further round need mend: where counts are
 #: rare half of it may be left, as the nearest Gaussian's information is not that of the likelihood.
 _ROUNDS, _SMALL = 6, 0.1
+#: A step of log standard deviations and Fisher z that is small, however large their standard errors are.
+_STRAIGHT = 0.3
 #: E-steps a round at least and at most, and transitions that tune the sampler first.
-_FEWEST_CALLS, _MOST_CALLS, _TUNING = 10, 100, 12
+_FEWEST_CALLS, _MOST_CALLS, _TUNING = 10, 200, 12
 #: Share of the tolerance that the Monte Carlo error of a round may have, and share of the step that follows.
 _SHARE, _OF_STEP = 0.5, 0.2
 
@@ -153,7 +155,7 @@ def _by_draws(
         if not bool(torch.isfinite(step).all()):
             return None
         params = steps.moved(params, active, step * steps.shortening(params, step))
-        if size < _SMALL:
+        if size < _SMALL and bool((step[steps.size :].abs() < _STRAIGHT).all()):
             return (params, b, error) if error < tol else None
         information, last = None if size > _SHRINKS * last else information, size
     return None
