@@ -81,8 +81,8 @@ class NetworkTraining:
         self.carriers: tuple[Carrier, ...] = find_carriers(self.train.joint)
         half = torch.randn(rows.joint.n_effects, rows.joint.n_classes, _SPREAD, dtype=torch.float64)
         self._noise = torch.cat([half, -half], dim=2)
-        self._average = WeightAverage(predictor, config.weight_average)
         self._learner = copy.deepcopy(predictor)
+        self._average = WeightAverage(self._learner, config.weight_average)
         n_train = self.train.joint.n
         self._batch = config.batch_size or _batch_size(n_train)
         batches = math.ceil(n_train / self._batch) + config.refreshes
@@ -161,7 +161,7 @@ class NetworkTraining:
             loss.backward()
             self._optimizer.step()
             self._schedule.step()
-            self._average.update(self._learner)
+            self._average.update()
 
     def _valid_deviance(self, params: Parameters, f: Tensor) -> float:
         """-2 log predictive density a held-out row, b integrated over its Laplace approximation given f (n, C).

@@ -13,7 +13,7 @@ class WeightAverage:
     Parameters
     ----------
     module : Module
-        Gives the starting values; never changed.
+        The one that is followed; never changed. Its tensors are looked up once, not an update at a time.
     decay : float
         Weight of the past in each update, in [0, 1).
 
@@ -26,13 +26,14 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float = 0.98) -> None:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay={decay!r}: write a weight from 0 to below 1, e.g. 0.98.")
-        self._average = [value.clone() for value in _values(module)]
+        self._values = _values(module)
+        self._average = [value.clone() for value in self._values]
         self._lerp = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Move the average: decay * average + (1 - decay) * weights of `module`."""
-        self._lerp(self._average, _values(module), 0)
+    def update(self) -> None:
+        """Move the average: decay * average + (1 - decay) * weights of the module."""
+        self._lerp(self._average, self._values, 0)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:

@@ -87,7 +87,7 @@ def test_weight_average_is_the_exponential_average() -> None:
     for step in range(5):
         with torch.no_grad():
             module.weight.add_(step + 1.0)
-        average.update(module)
+        average.update()
         expected = 0.9 * expected + 0.1 * module.weight.detach()
     trained = module.weight.detach().clone()
     target = nn.Linear(3, 2)
@@ -102,7 +102,7 @@ def test_weight_average_keeps_the_standardisation() -> None:
     before = predictor.blocks[0].mean.clone()
     average = WeightAverage(predictor)
     for _ in range(100):
-        average.update(predictor)
+        average.update()
     average.copy_to(predictor)
     assert torch.equal(predictor.blocks[0].mean, before)
 
