@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glmmnet.cholesky import dense_size
+from glmmnet.em.conjugate import ConjugateDraws
 from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.em.levels import LevelPosterior
 from glmmnet.joint import JointModel, Parameters
@@ -19,6 +21,8 @@ _RENEWED, _AT_FIRST = 8, 3
 _FIRST_SWEEPS = 10
 #: Acceptance of a call below which the next one tunes the step size, and the transitions that takes.
 _POOR, _RETUNING = 0.4, 8
+#: Dense rows of a blocked Cholesky that is quick enough to be renewed for every draw.
+_QUICK_ROWS = 300
 #: Rows x draws that one call of the log density may hold; small data run many copies of b side by side.
 _ROWS_AT_ONCE = 40_000
 
@@ -84,7 +88,8 @@ class EStep:
     Attributes
     ----------
     sampler : Sampler or None
-        None: exact draws from a Gaussian posterior, else level by level, see :func:`glmmnet.em.levels.has_levels`.
+        None: exact draws from a Gaussian posterior, with the factor of its precision where that is quick and else by
+        conjugate gradients; of another posterior level by level, see :func:`glmmnet.em.levels.has_levels`.
     draws : int
         Draws a call.
     copies : int
@@ -101,6 +106,8 @@ class EStep:
 
     def __post_init__(self) -> None:
         self._coordinates = CoordinateSystem(self.joint)
+        many = dense_size(self.joint.segments) > _QUICK_ROWS
+        self._conjugate = ConjugateDraws(self.joint) if many and ConjugateDraws.applies_to(self.joint) else None
         self._calls, self._acceptance = 0, 1.0
 
     def __call__(self, fixed: Tensor, params: Parameters, *, sweeps: int = 2, warmup: int = 0) -> Tensor:
@@ -117,9 +124,7 @@ class EStep:
         if not self.joint.terms:
             return torch.zeros(0, self.joint.n_classes, 1, dtype=torch.float64)
         if self.sampler is None and self.joint.family.quadratic:
-            posterior = gaussian_posterior(self.joint, fixed, params)
-            self.mode, self.b = posterior.mode, posterior.draw(self.draws)
-            return self.b
+            return self._exactly(fixed, params)
         iterations = _FIRST_SWEEPS if self.mode is None else sweeps
         warmup = max(warmup, _RETUNING if self._acceptance < _POOR else 0)
         renew = warmup > 0 or self._calls < _AT_FIRST or self._calls % _RENEWED == 0
@@ -130,6 +135,14 @@ class EStep:
         if self.sampler is None:
             return self._level_by_level(point, fixed, params)
         return self._sample(self.sampler, point, fixed, params, warmup)
+
+    def _exactly(self, fixed: Tensor, params: Parameters) -> Tensor:
+        if self._conjugate is not None:
+            self.mode, self.b = self._conjugate.draw(fixed, params, self.draws)
+        else:
+            posterior = gaussian_posterior(self.joint, fixed, params)
+            self.mode, self.b = posterior.mode, posterior.draw(self.draws)
+        return self.b
 
     def _level_by_level(self, point: Coordinates, fixed: Tensor, params: Parameters) -> Tensor:
         posterior = LevelPosterior(self.joint, fixed, params, point.whitening, self.copies)

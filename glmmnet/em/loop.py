@@ -35,8 +35,6 @@ from glmmnet.typing import Sampler
 _START_STEPS = 8
 #: Iterations of the polish that tune the sampler's step size, and the transitions they take.
 _TUNED_ITERATIONS, _TUNING = (0, 3, 10), 12
-#: Dense rows of a blocked Cholesky that is quick enough for every refresh of the network's draws.
-_QUICK_ROWS = 300
 #: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
 #: steps must be smaller by a factor.
 _FEW_EFFECTS, _CLOSER = 1000, 2
@@ -58,8 +56,7 @@ class Problem:
     xs : list of Tensor
         Inputs of its blocks on all rows.
     sampler : Sampler or None
-        None: exact draws, where :func:`glmmnet.laplace.has_exact_posterior`; while the network learns a factor for
-        every refresh would take too long for many levels, so NUTS draws there. Or level by level, where
+        None: exact draws, where :func:`glmmnet.laplace.has_exact_posterior`. Or level by level, where
         :func:`glmmnet.em.levels.has_levels`, once the network has learned.
     held : Tensor of bool, (n,), or None
         Rows held out for early stopping while the network learns; None: drawn at random.
@@ -125,8 +122,7 @@ def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) ->
     sampler, joint = problem.sampler, problem.joint
     # Successive draws by NUTS tend to lie on opposite sides of the mode, which steadies f and Sigma: with the paper's
     # sigma^2 = 0.1, q = 10,000 its mean error was 0.086 over 15 fits, 0.113 with draws level by level.
-    exact = joint.family.quadratic and dense_size(joint.segments) <= _QUICK_ROWS
-    if sampler is None and joint.terms and not exact:
+    if sampler is None and joint.terms and not joint.family.quadratic:
         sampler = SAMPLERS["nuts"]()
     return NetworkTraining(Rows(joint, problem.xs), predictor, config, sampler, problem.held)
 
