@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
+from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.random_terms import TermData
 from glmmnet.typing import RandomTerm
@@ -37,21 +38,29 @@ class Request:
     ----------
     level : {"conditional", "population", "marginal"}
     kind : {"mean", "link", "class"}
-    new_levels : {"population", "marginal", "error"}
+    new_levels : {None, "population", "marginal", "error"}
     """
 
     level: str = "conditional"
     kind: str = "mean"
-    new_levels: str = "population"
+    new_levels: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("level", self.level, LEVELS),
             ("kind", self.kind, KINDS),
-            ("new_levels", self.new_levels, NEW_LEVELS),
+            ("new_levels", self.new_levels, (None, *NEW_LEVELS)),
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r}; write one of {', '.join(map(repr, known))}.")
+
+    def integrates_unseen(self, family: Family) -> bool:
+        """Whether ``conditional`` integrates the effects of unseen levels over their prior.
+
+        By default of classes: at effect 0 those whose effects vary much have next to no probability, beside known
+        levels whose probabilities are averaged over draws.
+        """
+        return self.new_levels == "marginal" or (self.new_levels is None and family.class_means)
 
 
 def predict(fitted: Fitted, design: Design, request: Request) -> pd.Series | pd.DataFrame:
@@ -254,17 +263,25 @@ def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor
     """Linear predictor of some rows at every final draw of b: (m, C, S).
 
     A level that a known correlation has, but not the data, gets a draw given those of the levels, from the fit's seed;
-    with ``new_levels="marginal"`` an unseen level one from its prior.
+    an unseen level one from its prior, if `request` integrates over it.
     """
     draws = fitted.draws.b
     if not design.random:
         return fixed[rows].expand(-1, -1, draws.shape[2])
     eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
     eta = eta + _departures(fitted, design.random, rows, eta.shape[2])
-    if request.new_levels == "marginal":
+    if request.integrates_unseen(fitted.joint.family) and any((t.index[rows] < 0).any() for t in design.random):
         spread = prior_spread(fitted, design.random, unseen_only=True)[rows]
-        eta = eta + spread.draw(eta.shape[2], torch.Generator().manual_seed(fitted.seed + rows.start))
+        # The same numbers for every row: rows are compared without Monte Carlo error between them.
+        eta = eta + spread.along(_antithetic(spread.dimensions, eta.shape[2], fitted.seed))
     return eta
+
+
+def _antithetic(dimensions: int, draws: int, seed: int) -> Tensor:
+    """Normal numbers whose second half mirrors the first, (1, dimensions, draws)."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(1, dimensions, -(-draws // 2), generator=generator, dtype=torch.float64)
+    return torch.cat([half, -half], dim=2)[:, :, :draws]
 
 
 def _link(fitted: Fitted, design: Design, request: Request) -> Tensor:
@@ -307,9 +324,7 @@ def marginal_mean(fitted: Fitted, fixed: Tensor, spread: PriorSpread) -> Tensor:
         # Over the values that eta may have: 1 / eta has no mean over all.
         inside = share * (eta[:, :1] > family.link.least_eta)
         return (family.mean(eta, phi) * inside).sum(dim=2) / inside.sum(dim=2)
-    generator = torch.Generator().manual_seed(fitted.seed)
-    half = torch.randn(1, spread.dimensions, _PRIOR_DRAWS // 2, generator=generator, dtype=torch.float64)
-    noise = torch.cat([half, -half], dim=2)
+    noise = _antithetic(spread.dimensions, _PRIOR_DRAWS, fitted.seed)
     blocks = row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
     return torch.cat([family.mean(fixed[rows] + spread[rows].along(noise), phi).mean(dim=2) for rows in blocks])
 

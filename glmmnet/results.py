@@ -345,7 +345,7 @@ class GLMMNetResults:
         data: pd.DataFrame | None = None,
         level: str = "conditional",
         kind: str = "mean",
-        new_levels: str = "population",
+        new_levels: str | None = None,
     ) -> pd.Series | pd.DataFrame:
         """Predict the response.
 
@@ -357,9 +357,10 @@ class GLMMNetResults:
             Averaged over the posterior draws of b; at b = 0; with b integrated over its prior.
         kind : {"mean", "link", "class"}
             Mean of the response (a probability for binary ones), the linear predictor, or the most probable class.
-        new_levels : {"population", "marginal", "error"}
-            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error. Levels that the
-            matrix of ``gr(g, cov=A)`` has are not unseen: their effects follow from those of the levels in the data.
+        new_levels : {"population", "marginal", "error"}, optional
+            What ``conditional`` does with unseen levels: effect 0, effect integrated out, or an error. None: integrated
+            out where the response has several classes, else effect 0. Levels that the matrix of ``gr(g, cov=A)`` has
+            are not unseen: their effects follow from those of the levels in the data.
 
         Returns
         -------
@@ -376,7 +377,7 @@ class GLMMNetResults:
         return on_data(predict(self.fitted, design, request), design, index)
 
     def get_prediction(
-        self, data: pd.DataFrame | None = None, level: str = "conditional", new_levels: str = "population"
+        self, data: pd.DataFrame | None = None, level: str = "conditional", new_levels: str | None = None
     ) -> PredictionResults:
         """Predictions of the mean with standard errors and intervals, see ``.summary_frame(alpha)``."""
         design, index = self._rows(data, level)

@@ -101,6 +101,19 @@ def test_unseen_levels_may_be_integrated_out():
     np.testing.assert_allclose(r.predict(rows), r.predict(rows, level="population"))
 
 
+def test_unseen_levels_of_classes_are_integrated_out():
+    r = categorical()
+    rows = frame().head(400).assign(g="new")
+    got, marginal = r.predict(rows), r.predict(rows, level="marginal")
+    np.testing.assert_allclose(got, marginal, atol=4 * 0.5 / np.sqrt(r.fitted.draws.b.shape[2]))
+    population = r.predict(rows, level="population")
+    np.testing.assert_allclose(r.predict(rows, new_levels="population"), population)
+    assert np.abs(got - marginal).to_numpy().mean() < 0.3 * np.abs(population - marginal).to_numpy().mean()
+    # Rows alike but for their unseen level get the same probabilities.
+    alike = pd.concat([rows.head(1)] * 2).assign(g=["new", "newer"])
+    np.testing.assert_array_equal(r.predict(alike).iloc[0], r.predict(alike).iloc[1])
+
+
 def test_unseen_levels_may_be_refused():
     with pytest.raises(DesignError, match="1 rows have a level of `g`"):
         gaussian().predict(unseen(), new_levels="error")
