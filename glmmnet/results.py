@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from glmmnet import contrasts, estimates, residuals
+from glmmnet import contrasts, estimates, explained, residuals
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
 from glmmnet.errors import DesignError
@@ -330,6 +330,53 @@ class GLMMNetResults:
         se = float(np.hypot(self.llf_se, restricted.llf_se))
         return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
 
+    def r2(self) -> pd.Series:
+        """Marginal and conditional R2 of Nakagawa, Johnson and Schielzeth (2017).
+
+        The variance that the fixed part explains (linear effects and nn() blocks, no offsets), or fixed and random part
+        together, over the whole variance; all on the scale of the linear predictor. With random slopes the variance of
+        z'b is averaged over the rows (Johnson 2014). Of an observation given b it is phi (``gaussian``, ``lognormal``),
+        that of a latent response (pi^2 / 3, 1, pi^2 / 6 for logit, probit and cloglog of ``bernoulli``, ``binomial``
+        and ``cumulative``), with a log link the log-normal approximation ln(1 + V / mu^2), otherwise by the delta
+        method; mu is the mean response. Effects of single rows count as part of it.
+
+        Returns
+        -------
+        Series
+            ``marginal`` and ``conditional``.
+
+        Raises
+        ------
+        FitError
+            The family has no such variance: classes without order, zero-inflated and hurdle families.
+
+        Examples
+        --------
+        >>> import glmmnet as gn
+        >>> flights = gn.datasets.load("flights").head(2000)
+        >>> results = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights).fit(seed=1)
+        >>> bool(results.r2()["marginal"] <= results.r2()["conditional"])
+        True
+        """
+        return explained.r2(explained.shares(self.fitted))
+
+    def icc(self) -> pd.DataFrame:
+        """Intraclass correlations: the share of each grouping factor, and of all of them, in the variance.
+
+        ``adjusted``: in what the fixed part leaves; ``unadjusted``: in the whole. Variances as in :meth:`r2`.
+
+        Returns
+        -------
+        DataFrame
+            Columns adjusted, unadjusted; a row a grouping factor, the last one ``Total``.
+
+        Raises
+        ------
+        FitError
+            As in :meth:`r2`.
+        """
+        return explained.icc(explained.shares(self.fitted))
+
     # -- predictions -----------------------------------------------------------------------------------------------
 
     def _design(self, data: pd.DataFrame, *, random: bool = True) -> Design:
@@ -430,10 +477,10 @@ class GLMMNetResults:
         """Randomized quantile residuals: independent standard normal numbers if the model is right.
 
         The normal quantile of P(Y <= y), for a discrete response of a number between P(Y < y) and P(Y <= y) at random.
-        Given the random effects, as `resid_pearson`, but given a draw of them from their posterior: at their posterior
-        means residuals would vary too little, the more the fewer rows a level has. (DHARMa draws new effects instead,
-        so that its residuals of one level are alike; glmmTMB's ``type="dunn-smyth"`` stays at the modes.) From the
-        fit's seed, the same each time.
+        Given the random effects, as `resid_pearson`, but given a draw of them from their posterior, as sdmTMB's
+        ``mle-mvn``: at their posterior means residuals would vary too little, the more the fewer rows a level has.
+        (DHARMa draws new effects by default, so that its residuals of one level are alike.) From the fit's seed, the
+        same each time.
 
         Raises
         ------

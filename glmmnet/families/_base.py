@@ -265,6 +265,25 @@ class Family(ABC):
         """
         raise FitError(f"family {self.name!r} has no distribution function (tails), so it has no quantile residuals.")
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Variance of an observation given b on the scale of the first linear predictor, (n,), for R2 and the ICC.
+
+        For a `mean` (n,) of the response, at eta (n, C, 1).
+
+        Raises
+        ------
+        FitError
+            There is none, as with several linear predictors that all depend on the data.
+
+        References
+        ----------
+        Nakagawa, Johnson, Schielzeth (2017), J. R. Soc. Interface 14, 20170213, table 1.
+        """
+        raise FitError(
+            f"family {self.name!r} has no observation-level variance on the scale of its linear predictor, so it has "
+            "no R2 and no intraclass correlation."
+        )
+
     def tells_rows(self, y: Tensor) -> bool:
         """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""
         return False

@@ -104,6 +104,10 @@ class ModelledDispersion(Family):
         own, phi = self._split(eta)
         return self.family.deviance_at(mean, own, y, phi)
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        own, phi = self._split(eta)
+        return self.family.observation_variance(mean, own, y, phi)
+
     def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
         own, phi = self._split(eta)
         return self.family.tails(own, y, phi)

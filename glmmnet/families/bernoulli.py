@@ -111,6 +111,9 @@ class Bernoulli(MeanFamily):
         y = y[:, 0]
         return Tails(y * failure, torch.where(y > 0, success, failure), (1 - y) * success)
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.full_like(mean, self.link.latent_variance)
+
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean)
 

@@ -191,6 +191,11 @@ class BetaBinomial(Binomial):
         rest = (1.0 - at - fewer - more).clamp_min(0.0)
         return Tails(torch.where(left[:, None], fewer, rest), at, torch.where(left[:, None], rest, more))
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """That of a trial, and that of the row's log odds by the delta method, as of an additive overdispersion."""
+        of_row = 1.0 / ((1.0 + a_row(phi)) * mean * (1 - mean))
+        return super().observation_variance(mean, eta, y, phi) + of_row
+
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         n, phi = y[:, 1, 0], a_row(phi)
         return mean * (1 - mean) * (n + phi) / (n * (1.0 + phi))

@@ -115,6 +115,9 @@ class Binomial(MeanFamily, SingleFamily):
         more = np.where(k < n, scipy.special.betainc(k + 1, np.maximum(n - k, 1), p), 0.0)
         return Tails.of(fewer, more, torch.exp(self.log_prob(eta, y, phi)))
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.full_like(mean, self.link.latent_variance)
+
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean) / y[:, 1, 0]
 

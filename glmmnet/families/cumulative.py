@@ -215,6 +215,9 @@ class Cumulative(ClassFamily):
         at = torch.exp(self.log_prob(eta, y, phi))
         return Tails(torch.where(lowest, 0.0, below), at, torch.where(highest, 0.0, above))
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.full_like(eta[:, 0, 0], self.link.latent_variance)
+
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         below = self.link.inverse(eta)
         return (torch.rand_like(below[:, :1]) > below).sum(dim=1).to(eta.dtype)

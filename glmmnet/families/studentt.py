@@ -197,6 +197,9 @@ class StudentT(SingleFamily):
         inflated = torch.where(df > 2.0, df / (df - 2.0), math.inf)
         return torch.ones_like(mean) * inflated * a_row(phi)
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return self.variance_at(mean, eta, y, phi)
+
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         df = a_row(self.freedom(eta))
         return (df + 1) * torch.log1p((y[:, 0, 0] - mean).square() / (df * a_row(phi)))

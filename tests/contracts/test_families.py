@@ -546,6 +546,30 @@ def test_classes_without_order_have_no_tails() -> None:
         resolve("categorical").tails(torch.zeros(N, 3, 1), target.y, 1.0)
 
 
+@cases_where(lambda family: isinstance(family, MeanFamily) and not family.class_means)
+def test_observation_variance_is_that_of_a_response_seen_from_eta(family: Family, response: Response) -> None:
+    """Where the response varies little about its mean all approximations agree with the delta method."""
+    target = family.encode(response)
+    latent = {"bernoulli", "binomial", "betabinomial"}
+    eta = some_eta(family, target, draws=1)
+    for phi in (1e-4, 1e4):
+        mean = family.mean(eta, phi)[:, 0, 0]
+        theirs = family.variance_at(mean, eta, target.y, phi)
+        (slope,) = torch.autograd.grad(family.link.link(mean.requires_grad_()).sum(), mean)
+        ours = family.observation_variance(mean.detach(), eta, target.y, phi)
+        assert ours.shape == (N,) and bool((ours > 0).all())
+        if family.name in latent:
+            spread = TAILS[family.link.name].var()
+            over = 1 / ((1 + phi) * mean * (1 - mean)) if family.name == "betabinomial" else 0.0
+            torch.testing.assert_close(ours, torch.full_like(ours, spread) + over, rtol=1e-12, atol=0)
+        elif family.name == "lognormal":
+            torch.testing.assert_close(ours, torch.full_like(ours, phi))
+        else:
+            delta = theirs * slope.square()
+            small = delta < 1e-3
+            torch.testing.assert_close(ours[small], delta[small], rtol=1e-2, atol=0)
+
+
 @every_case
 def test_precision_weights_are_for_variances_proportional_to_phi(family: Family, response: Response) -> None:
     target, phi = family.encode(response), phi_of(family)
