@@ -55,6 +55,9 @@ def shares(fitted: Fitted) -> Shares:
     centred = fixed - weights @ fixed / weights.sum()
     random: dict[str, float] = {}
     for term, sigma in zip(joint.terms, fitted.params.sigma, strict=True):
+        if term.loading is not None and not bool(term.loading[:, 0].any()):
+            # Of another part of the model, such as the dispersion.
+            continue
         own = float(weights @ _term_variance(term, sigma) / weights.sum())
         if term.q == joint.n and term.relation is None:
             # An effect a row is overdispersion: what other families have in phi.

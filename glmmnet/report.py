@@ -78,7 +78,7 @@ class Report:
         eta = (fitted.fixed + fitted.joint.random_eta(b))[:, :, 0]
         total = eta.var(dim=0).sum().clamp_min(1e-300)
         rows = []
-        for block, output in zip(fitted.blocks, fitted.block_outputs(), strict=True):
+        for block, output in zip(fitted.blocks, fitted.block_outputs(fitted.design), strict=True):
             variance = output.var(dim=0)
             share = float(variance.sum() / total)
             rows.append((block.describe(), block.n_weights, float(variance.mean().sqrt()), share))

@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 
 from glmmnet import contrasts, estimates, explained, residuals
+from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
 from glmmnet.errors import DesignError
@@ -25,7 +26,7 @@ from glmmnet.intervals import PredictionResults, predict_with_error
 from glmmnet.likelihood import LogLikelihood, log_likelihood
 from glmmnet.plots import PlotAccessor
 from glmmnet.posterior import arviz_groups
-from glmmnet.prediction import Request, as_frame, on_data, predict, row_effects, simulate
+from glmmnet.prediction import Request, as_frame, on_data, predict, simulate
 from glmmnet.report import Report
 from glmmnet.tables import Summary
 from glmmnet.threads import torch_session
@@ -165,23 +166,6 @@ class GLMMNetResults:
             return means
         sds = estimates.relatives_effects(self.fitted, "sd") if relatives else self.random_effects_sd
         return estimates.ranef_frame(means, sds)
-
-    def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
-        """The random effects of one row: group, term, level, effect (0 for an unseen level); categorical: also class.
-
-        Parameters
-        ----------
-        row : DataFrame of one row, or int
-            New data, or a position among the training rows.
-        """
-        if not isinstance(row, pd.DataFrame):
-            return row_effects(self.fitted, self.fitted.design, operator.index(row))
-        if len(row) != 1:
-            raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
-        design = self._design(row)
-        if not design.n:
-            raise DesignError("the row has a missing value in a column of the formula.")
-        return row_effects(self.fitted, design, 0)
 
     @property
     def scale(self) -> float:
@@ -429,6 +413,49 @@ class GLMMNetResults:
         design, index = self._rows(data, level)
         request = Request(level, "mean", new_levels)
         return predict_with_error(self.fitted, self._fixed_covariance, design, index, request)
+
+    def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
+        """What each part of the model adds to the linear predictor of one row.
+
+        Parameters
+        ----------
+        row : DataFrame of one row, or int
+            New data, or a position among the training rows.
+
+        Returns
+        -------
+        DataFrame
+            A row a part, in the order of the formula: `part` (``offset``, ``fixed``, ``nn``, ``random``), `group` (the
+            grouping factor), `term` (column or block), `level` (``(unseen)`` where training has not seen it), `class`
+            (where there are several linear predictors), `value` of the column in the row, `effect` (coefficient or
+            posterior mean), `contribution` (their product) and its posterior `sd` (random parts). The contributions
+            add up to ``predict(kind="link")``.
+
+        Raises
+        ------
+        ValueError
+            The frame has another number of rows.
+        DesignError
+            The row has a missing value, or does not fit the formula.
+        IndexError
+            There is no training row at that position.
+
+        Examples
+        --------
+        >>> import glmmnet as gn
+        >>> flights = gn.datasets.load("flights").head(2000)
+        >>> results = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights).fit(seed=1)
+        >>> results.explain(0)["term"].tolist()
+        ['Intercept', 'distance', '(Intercept)']
+        """
+        if not isinstance(row, pd.DataFrame):
+            return contributions(self.fitted, self.fitted.design, operator.index(row), self.random_effects_sd)
+        if len(row) != 1:
+            raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
+        design = self._design(row)
+        if not design.n:
+            raise DesignError("the row has a missing value in a column of the formula.")
+        return contributions(self.fitted, design, 0, self.random_effects_sd)
 
     @cached_property
     def fittedvalues(self) -> pd.Series | pd.DataFrame:
