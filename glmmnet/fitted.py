@@ -104,14 +104,28 @@ class Fitted:
         """The nn() blocks; empty without a network."""
         return [] if self.predictor is None else cast(list[NeuralBlock], list(self.predictor.blocks))
 
-    def block_outputs(self) -> list[Tensor]:
-        """Output of each nn() block on the training rows, (n, C) in units of eta."""
+    def block_outputs(self, design: Design) -> list[Tensor]:
+        """Output of each nn() block on any design's rows, (n, outputs) in units of eta, its mean not taken out."""
         if self.predictor is None:
             return []
         self.predictor.eval()
         with torch.no_grad():
-            pairs = zip(self.blocks, inputs(self.design), strict=True)
+            pairs = zip(self.blocks, inputs(design), strict=True)
             return [(block(x) * self.predictor.scale).to(torch.float64) for block, x in pairs]
+
+    def block_shares(self, design: Design) -> list[Tensor]:
+        """What each nn() block adds to f on any design's rows, (n, outputs), less its own share of what beta has."""
+        trained, own = self.block_outputs(self.design), self.block_outputs(design)
+        if self.projection is not None:
+            columns = self.projection.columns
+            x, new = self.joint.X[:, columns], self.joint.columns_of(design).values[:, columns]
+            # The projection of the sum is the sum of the blocks' projections.
+            return [
+                f - new @ torch.linalg.lstsq(x, t, driver="gelsd").solution for f, t in zip(own, trained, strict=True)
+            ]
+        if self.joint.constant is None:
+            return own
+        return [f - t.mean(dim=0) for f, t in zip(own, trained, strict=True)]
 
     def last_layer(self, design: Design) -> Tensor | None:
         """Columns that f is linear in, (n, h) in units of eta; None without a network or if a block does not tell."""

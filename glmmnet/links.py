@@ -71,11 +71,14 @@ class ProbabilityLink(Link):
         eta -> the derivatives of both, the first positive and the second negative.
     turn : callable
         eta -> second derivative of the mean over the first.
+    latent_variance : float
+        Variance of the distribution whose distribution function the mean is: that of a latent response.
     """
 
     logs: Callable[[Tensor], tuple[Tensor, Tensor]]
     slopes: Callable[[Tensor], tuple[Tensor, Tensor]]
     turn: Callable[[Tensor], Tensor]
+    latent_variance: float
 
     def bends(self, eta: Tensor) -> tuple[Tensor, Tensor]:
         """Second derivatives of log mean and of log(1 - mean)."""
@@ -180,7 +183,15 @@ _REAL, _ABOVE_ZERO, _UNIT = (-math.inf, math.inf), (0.0, math.inf), (0.0, 1.0)
 
 IDENTITY = Link("identity", lambda mean: mean, lambda eta: eta, _REAL, "response", unit_free=False)
 LOGIT = ProbabilityLink(
-    "logit", torch.logit, torch.sigmoid, _UNIT, "log-odds", logs=_logit_logs, slopes=_logit_slopes, turn=_logit_turn
+    "logit",
+    torch.logit,
+    torch.sigmoid,
+    _UNIT,
+    "log-odds",
+    logs=_logit_logs,
+    slopes=_logit_slopes,
+    turn=_logit_turn,
+    latent_variance=math.pi**2 / 3,
 )
 PROBIT = ProbabilityLink(
     "probit",
@@ -191,6 +202,7 @@ PROBIT = ProbabilityLink(
     logs=_probit_logs,
     slopes=_probit_slopes,
     turn=torch.neg,
+    latent_variance=1.0,
 )
 CLOGLOG = ProbabilityLink(
     "cloglog",
@@ -201,6 +213,7 @@ CLOGLOG = ProbabilityLink(
     logs=_cloglog_logs,
     slopes=_cloglog_slopes,
     turn=lambda eta: 1.0 - _exp(eta),
+    latent_variance=math.pi**2 / 6,
 )
 LOG = PositiveLink("log", torch.log, _exp, _ABOVE_ZERO, "log mean", log_inverse=_within_exp, log_slope=torch.ones_like)
 POSITIVE_IDENTITY = PositiveLink(

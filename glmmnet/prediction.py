@@ -126,22 +126,22 @@ def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws
     """
     total = torch.zeros(1, dtype=draws.dtype)
     for known, term in zip(fitted.joint.terms, terms, strict=True):
-        effects, place = _with_relatives(known, term.index[rows], draws)
+        effects, place = with_relatives(known, term.index[rows], draws)
         total = total + _of_rows(known, place, term.z[rows], effects)
     return total
 
 
-def _with_relatives(known: TermData, index: np.ndarray, b: Tensor) -> tuple[Tensor, np.ndarray]:
+def with_relatives(known: TermData, index: np.ndarray, b: Tensor) -> tuple[Tensor, np.ndarray]:
     """Effects of a term's levels and of the relatives that occur, (q + k, r, C, S), and each row's place among them."""
     effects = b[known.rows].reshape(known.q, known.r, *b.shape[1:])
-    which, of_row = _relatives_of(known, index)
+    which, of_row = relatives_of(known, index)
     if known.relation is None or not len(which):
         return effects, index
     expected = known.relation.over_levels(known.relation.regression(which), effects)
     return torch.cat([effects, expected]), np.where(of_row < 0, index, known.q + of_row)
 
 
-def _relatives_of(known: TermData, index: np.ndarray) -> tuple[Tensor, np.ndarray]:
+def relatives_of(known: TermData, index: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """Relatives among the levels of some rows, (k,), and which of these each row has, (n,); -1 where it has none."""
     beyond = index >= known.q
     which, place = np.unique(index[beyond] - known.q, return_inverse=True)
@@ -168,7 +168,7 @@ def _departures(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draw
     """
     total = torch.zeros(1, dtype=torch.float64)
     for k, (known, sigma, term) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, terms, strict=True)):
-        which, of_row = _relatives_of(known, term.index)
+        which, of_row = relatives_of(known, term.index)
         if known.relation is None or not len(which):
             continue
         generator = torch.Generator().manual_seed(fitted.seed + _SEED_RELATIVES + k)
@@ -338,25 +338,6 @@ def on_data(values: pd.Series | pd.DataFrame, design: Design, index: pd.Index) -
     spread = values.reset_index(drop=True).reindex(position)
     spread.index = index
     return spread
-
-
-def row_effects(fitted: Fitted, design: Design, position: int) -> pd.DataFrame:
-    """Posterior mean effects of one row's levels: group, term, level, effect; categorical: also class."""
-    if not -design.n <= position < design.n:
-        raise IndexError(f"row {position} is not among the {design.n} rows.")
-    centre = fitted.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
-    labels = fitted.joint.effect_labels
-    rows = []
-    for known, term in zip(fitted.joint.terms, design.random, strict=True):
-        level = int(term.index[position])
-        effects, (place,) = _with_relatives(known, term.index[[position]], centre)
-        shown = "(unseen)" if level < 0 else [*term.levels, *term.relatives][level]
-        for i, name in enumerate(known.names):
-            for c, label in enumerate(labels):
-                effect = float(effects[place, i, c]) if level >= 0 else 0.0
-                rows.append((term.group, name, shown, effect, label))
-    frame = pd.DataFrame(rows, columns=["group", "term", "level", "effect", "class"])
-    return frame if labels != ("",) else frame.drop(columns="class")
 
 
 def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:

@@ -78,7 +78,7 @@ class Report:
         eta = (fitted.fixed + fitted.joint.random_eta(b))[:, :, 0]
         total = eta.var(dim=0).sum().clamp_min(1e-300)
         rows = []
-        for block, output in zip(fitted.blocks, fitted.block_outputs(), strict=True):
+        for block, output in zip(fitted.blocks, fitted.block_outputs(fitted.design), strict=True):
             variance = output.var(dim=0)
             share = float(variance.sum() / total)
             rows.append((block.describe(), block.n_weights, float(variance.mean().sqrt()), share))
@@ -154,8 +154,22 @@ class Report:
             notes.append("Singular fit: a variance is estimated as 0, or a correlation as +-1")
         if names := collinear_columns(fitted.joint):
             notes.append(f"Not identified, as they are collinear: {', '.join(names)}")
+        notes += self._held_fixed()
         if self._has_weak_errors():
             notes.append("No std err (nan) where the draws carry too little information; more draws= may help")
+        return notes
+
+    def _held_fixed(self) -> list[str]:
+        """What the standard errors take as known although it is estimated."""
+        kind, joint = self.fixed_covariance.kind, self.fitted.joint
+        notes = []
+        # Errors of means and variances of a Gaussian response are independent.
+        if kind.startswith("marginal") and joint.terms and not joint.family.quadratic:
+            notes.append("Std err of coefficients hold the variances fixed, and those of variances the coefficients")
+        if kind == "marginal, last layer":
+            notes.append("Std err hold the network fixed, but for its last layer")
+        elif kind == "marginal, f fixed":
+            notes.append("Std err hold the network fixed")
         return notes
 
     def _of_draws(self) -> str:

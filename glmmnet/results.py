@@ -12,7 +12,8 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from glmmnet import contrasts, estimates, residuals
+from glmmnet import contrasts, estimates, explained, residuals
+from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
 from glmmnet.errors import DesignError
@@ -25,7 +26,7 @@ from glmmnet.intervals import PredictionResults, predict_with_error
 from glmmnet.likelihood import LogLikelihood, log_likelihood
 from glmmnet.plots import PlotAccessor
 from glmmnet.posterior import arviz_groups
-from glmmnet.prediction import Request, as_frame, on_data, predict, row_effects, simulate
+from glmmnet.prediction import Request, as_frame, on_data, predict, simulate
 from glmmnet.report import Report
 from glmmnet.tables import Summary
 from glmmnet.threads import torch_session
@@ -165,23 +166,6 @@ class GLMMNetResults:
             return means
         sds = estimates.relatives_effects(self.fitted, "sd") if relatives else self.random_effects_sd
         return estimates.ranef_frame(means, sds)
-
-    def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
-        """The random effects of one row: group, term, level, effect (0 for an unseen level); categorical: also class.
-
-        Parameters
-        ----------
-        row : DataFrame of one row, or int
-            New data, or a position among the training rows.
-        """
-        if not isinstance(row, pd.DataFrame):
-            return row_effects(self.fitted, self.fitted.design, operator.index(row))
-        if len(row) != 1:
-            raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
-        design = self._design(row)
-        if not design.n:
-            raise DesignError("the row has a missing value in a column of the formula.")
-        return row_effects(self.fitted, design, 0)
 
     @property
     def scale(self) -> float:
@@ -330,6 +314,53 @@ class GLMMNetResults:
         se = float(np.hypot(self.llf_se, restricted.llf_se))
         return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
 
+    def r2(self) -> pd.Series:
+        """Marginal and conditional R2 of Nakagawa, Johnson and Schielzeth (2017).
+
+        The variance that the fixed part explains (linear effects and nn() blocks, no offsets), or fixed and random part
+        together, over the whole variance; all on the scale of the linear predictor. With random slopes the variance of
+        z'b is averaged over the rows (Johnson 2014). Of an observation given b it is phi (``gaussian``, ``lognormal``),
+        that of a latent response (pi^2 / 3, 1, pi^2 / 6 for logit, probit and cloglog of ``bernoulli``, ``binomial``
+        and ``cumulative``), with a log link the log-normal approximation ln(1 + V / mu^2), otherwise by the delta
+        method; mu is the mean response. Effects of single rows count as part of it.
+
+        Returns
+        -------
+        Series
+            ``marginal`` and ``conditional``.
+
+        Raises
+        ------
+        FitError
+            The family has no such variance: classes without order, zero-inflated and hurdle families.
+
+        Examples
+        --------
+        >>> import glmmnet as gn
+        >>> flights = gn.datasets.load("flights").head(2000)
+        >>> results = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights).fit(seed=1)
+        >>> bool(results.r2()["marginal"] <= results.r2()["conditional"])
+        True
+        """
+        return explained.r2(explained.shares(self.fitted))
+
+    def icc(self) -> pd.DataFrame:
+        """Intraclass correlations: the share of each grouping factor, and of all of them, in the variance.
+
+        ``adjusted``: in what the fixed part leaves; ``unadjusted``: in the whole. Variances as in :meth:`r2`.
+
+        Returns
+        -------
+        DataFrame
+            Columns adjusted, unadjusted; a row a grouping factor, the last one ``Total``.
+
+        Raises
+        ------
+        FitError
+            As in :meth:`r2`.
+        """
+        return explained.icc(explained.shares(self.fitted))
+
     # -- predictions -----------------------------------------------------------------------------------------------
 
     def _design(self, data: pd.DataFrame, *, random: bool = True) -> Design:
@@ -384,6 +415,49 @@ class GLMMNetResults:
         request = Request(level, "mean", new_levels)
         return predict_with_error(self.fitted, self._fixed_covariance, design, index, request)
 
+    def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
+        """What each part of the model adds to the linear predictor of one row.
+
+        Parameters
+        ----------
+        row : DataFrame of one row, or int
+            New data, or a position among the training rows.
+
+        Returns
+        -------
+        DataFrame
+            A row a part, in the order of the formula: `part` (``offset``, ``fixed``, ``nn``, ``random``), `group` (the
+            grouping factor), `term` (column or block), `level` (``(unseen)`` where training has not seen it), `class`
+            (where there are several linear predictors), `value` of the column in the row, `effect` (coefficient or
+            posterior mean), `contribution` (their product) and its posterior `sd` (random parts). The contributions
+            add up to ``predict(kind="link")``.
+
+        Raises
+        ------
+        ValueError
+            The frame has another number of rows.
+        DesignError
+            The row has a missing value, or does not fit the formula.
+        IndexError
+            There is no training row at that position.
+
+        Examples
+        --------
+        >>> import glmmnet as gn
+        >>> flights = gn.datasets.load("flights").head(2000)
+        >>> results = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights).fit(seed=1)
+        >>> results.explain(0)["term"].tolist()
+        ['Intercept', 'distance', '(Intercept)']
+        """
+        if not isinstance(row, pd.DataFrame):
+            return contributions(self.fitted, self.fitted.design, operator.index(row), self.random_effects_sd)
+        if len(row) != 1:
+            raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
+        design = self._design(row)
+        if not design.n:
+            raise DesignError("the row has a missing value in a column of the formula.")
+        return contributions(self.fitted, design, 0, self.random_effects_sd)
+
     @cached_property
     def fittedvalues(self) -> pd.Series | pd.DataFrame:
         """Conditional means of the training rows."""
@@ -425,6 +499,32 @@ class GLMMNetResults:
     def resid_deviance(self) -> pd.Series:
         """Signed roots of the rows' deviances."""
         return cast(pd.Series, self._residuals(residuals.deviance_residuals))
+
+    @cached_property
+    def resid_quantile(self) -> pd.Series:
+        """Randomized quantile residuals: independent standard normal numbers if the model is right.
+
+        The normal quantile of P(Y <= y), for a discrete response of a number between P(Y < y) and P(Y <= y) at random.
+        Given the random effects, as `resid_pearson`, but given a draw of them from their posterior, as sdmTMB's
+        ``mle-mvn``: at their posterior means residuals would vary too little, the more the fewer rows a level has.
+        (DHARMa draws new effects by default, so that its residuals of one level are alike.) From the fit's seed, the
+        same each time.
+
+        Raises
+        ------
+        FitError
+            The family has no order (``categorical``).
+
+        Examples
+        --------
+        >>> import glmmnet as gn
+        >>> flights = gn.datasets.load("flights").head(2000)
+        >>> results = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights).fit(seed=1)
+        >>> bool(abs(results.resid_quantile.std() - 1) < 0.05)
+        True
+        """
+        values = residuals.quantile_residuals(self.fitted)
+        return cast(pd.Series, as_frame(self.fitted, self.fitted.design, values, ()))
 
     # -- diagnostics and display -----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from glmmnet._registry import Registry
 from glmmnet.errors import FormulaError
-from glmmnet.families._base import Family, Target
+from glmmnet.families._base import Family, Tails, Target
 from glmmnet.families._dispersion import ModelledDispersion
 
 #: What a family lacks for which a formula of that part is given.
@@ -64,4 +64,4 @@ def __getattr__(name: str) -> type[Family]:
     raise AttributeError(f"glmmnet.families has no {name!r}; families: {', '.join(FAMILIES)}")
 
 
-__all__ = ["FAMILIES", "Family", "Target", "resolve", "with_formulas"]
+__all__ = ["FAMILIES", "Family", "Tails", "Target", "resolve", "with_formulas"]

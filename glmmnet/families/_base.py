@@ -55,6 +55,31 @@ class Target:
         return torch.tensor(self.loadings[part], dtype=torch.float64) if self.loadings else None
 
 
+@dataclass(frozen=True)
+class Tails:
+    """Where a response stands in its distribution; each probability with all its digits.
+
+    Attributes
+    ----------
+    below : Tensor, (n, S)
+        P(Y < y).
+    at : Tensor, (n, S)
+        P(Y = y); 0 where the distribution is continuous.
+    above : Tensor, (n, S)
+        P(Y > y).
+    """
+
+    below: Tensor
+    at: Tensor
+    above: Tensor
+
+    @classmethod
+    def of(cls, below: Any, above: Any, at: Tensor | None = None) -> Tails:
+        """From arrays or tensors; without `at` the distribution is continuous."""
+        below, above = torch.as_tensor(below), torch.as_tensor(above)
+        return cls(below, torch.zeros_like(below) if at is None else at, above)
+
+
 class Family(ABC):
     """A response distribution p(y | eta, phi).
 
@@ -229,6 +254,35 @@ class Family(ABC):
 
         Where phi only scales the log density it is left out, as in R; else `phi` is that of both models.
         """
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        """Probabilities of less than the response, of itself and of more, for quantile residuals.
+
+        Raises
+        ------
+        FitError
+            The family has no distribution function.
+        """
+        raise FitError(f"family {self.name!r} has no distribution function (tails), so it has no quantile residuals.")
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """Variance of an observation given b on the scale of the first linear predictor, (n,), for R2 and the ICC.
+
+        For a `mean` (n,) of the response, at eta (n, C, 1).
+
+        Raises
+        ------
+        FitError
+            There is none, as with several linear predictors that all depend on the data.
+
+        References
+        ----------
+        Nakagawa, Johnson, Schielzeth (2017), J. R. Soc. Interface 14, 20170213, table 1.
+        """
+        raise FitError(
+            f"family {self.name!r} has no observation-level variance on the scale of its linear predictor, so it has "
+            "no R2 and no intraclass correlation."
+        )
 
     def tells_rows(self, y: Tensor) -> bool:
         """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from glmmnet.families._base import Family, Target
+from glmmnet.families._base import Family, Tails, Target
 from glmmnet.typing import Dispersion, Response
 
 
@@ -103,6 +103,14 @@ class ModelledDispersion(Family):
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         own, phi = self._split(eta)
         return self.family.deviance_at(mean, own, y, phi)
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        own, phi = self._split(eta)
+        return self.family.observation_variance(mean, own, y, phi)
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        own, phi = self._split(eta)
+        return self.family.tails(own, y, phi)
 
     def __repr__(self) -> str:
         return f"{self.family!r} with a formula of its dispersion"

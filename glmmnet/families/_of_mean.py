@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor
 
 from glmmnet.families._base import Family
+from glmmnet.links import LOG
 from glmmnet.typing import Dispersion
 
 
@@ -19,6 +21,16 @@ class MeanFamily(Family):
 
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return self.variance(mean, y, phi)
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """By the log-normal approximation with a log link, ln(1 + V / mean^2), else by the delta method."""
+        variance = self.variance(mean, y, phi)
+        if self.link is LOG:
+            return torch.log1p(variance / mean.square())
+        with torch.enable_grad():
+            at = mean.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.link.link(at).sum(), at)
+        return variance * slope.square()
 
     def saturated(self, y: Tensor, phi: Dispersion) -> Tensor:
         """The mean under which each row is most probable, shaped as `observed`."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, as_numbers, two_levels_as_numbers
+from glmmnet.families._base import Tails, Target, as_numbers, two_levels_as_numbers
 from glmmnet.families._of_mean import MeanFamily
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
@@ -105,6 +105,14 @@ class Bernoulli(MeanFamily):
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0]
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        success, failure = (torch.exp(log)[:, 0] for log in self.link.logs(eta))
+        y = y[:, 0]
+        return Tails(y * failure, torch.where(y > 0, success, failure), (1 - y) * success)
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.full_like(mean, self.link.latent_variance)
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import scipy.special
 import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row
+from glmmnet.families._base import Tails, Target, a_row
 from glmmnet.families._domain import read_fractions
 from glmmnet.families._mean import SingleFamily
 from glmmnet.families._of_mean import MeanFamily
@@ -108,6 +109,11 @@ class Beta(MeanFamily, SingleFamily):
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return draw_beta(self.link, eta[:, 0], phi)
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        a, b = (shape.numpy() for shape in shapes(self.link, eta[:, 0], phi))
+        share = y[:, 0].numpy()
+        return Tails.of(scipy.special.betainc(a, b, share), scipy.special.betainc(b, a, 1.0 - share))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean) / (1.0 + a_row(phi))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row
+from glmmnet.families._base import Tails, Target, a_row
 from glmmnet.families._domain import refuse_counts
 from glmmnet.families._mean import SingleFamily
 from glmmnet.families.beta import draw_beta, shapes, shapes_of_mean
@@ -19,6 +20,8 @@ from glmmnet.typing import Dispersion, Response
 
 #: Successes up to which the expected information is a sum over their number; beyond, points of an integral.
 _COUNTED, _POINTS = 30, 12
+#: Counts whose probabilities are summed at once.
+_AT_ONCE = 2_000_000
 _AT, _MASS = (values.tolist() for values in np.polynomial.legendre.leggauss(_POINTS))
 
 
@@ -54,6 +57,21 @@ def _expected_rest(a: Tensor, b: Tensor, n: Tensor, most: Tensor) -> Tensor:
         i = torch.exp(first + half * (at + 1.0))
         total += mass * torch.minimum(torch.special.ndtr((mean - i) / sd), most) * i / (a + i).square()
     return half * total
+
+
+def _row_parts(rows: Tensor, sizes: Tensor) -> Iterator[Tensor]:
+    """Positions of the rows chosen, in parts whose sizes add up to a limited number."""
+    chosen = rows.nonzero()[:, 0]
+    part = torch.div(sizes[chosen].cumsum(0), _AT_ONCE, rounding_mode="floor")
+    for one in torch.unique(part):
+        yield chosen[part == one]
+
+
+def _counts(rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The counts low, ..., high - 1 of each of some rows, one after the other, and the row of each."""
+    sizes = (high - low)[rows].to(torch.int64)
+    first = torch.repeat_interleave(low[rows] - (sizes.cumsum(0) - sizes), sizes)
+    return first + torch.arange(len(first)), torch.repeat_interleave(rows, sizes)
 
 
 @FAMILIES.register("betabinomial")
@@ -157,6 +175,26 @@ class BetaBinomial(Binomial):
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         p = draw_beta(self.link, eta[:, 0], phi)
         return torch.binomial(y[:, 1].expand_as(p).contiguous(), p)
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        """Sums over the counts on either side of k, the larger tail as the rest."""
+        at = torch.exp(self.log_prob(eta, y, phi))
+        k, n = y[:, 0, 0], y[:, 1, 0]
+        fewer, more = torch.zeros_like(at), torch.zeros_like(at)
+        left = k <= n - k
+        for tail, rows, low, high in ((fewer, left, torch.zeros_like(k), k), (more, ~left, k + 1, n + 1)):
+            for part in _row_parts(rows, high - low):
+                counts, of_row = _counts(part, low, high)
+                trials = torch.stack([counts, n[of_row]], dim=1)[:, :, None]
+                own = phi[of_row] if isinstance(phi, Tensor) and phi.dim() == 2 and len(phi) > 1 else phi
+                tail.index_add_(0, of_row, torch.exp(self.log_prob(eta[of_row], trials, own)))
+        rest = (1.0 - at - fewer - more).clamp_min(0.0)
+        return Tails(torch.where(left[:, None], fewer, rest), at, torch.where(left[:, None], rest, more))
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        """That of a trial, and that of the row's log odds by the delta method, as of an additive overdispersion."""
+        of_row = 1.0 / ((1.0 + a_row(phi)) * mean * (1 - mean))
+        return super().observation_variance(mean, eta, y, phi) + of_row
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         n, phi = y[:, 1, 0], a_row(phi)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import scipy.special
 import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, as_numbers
+from glmmnet.families._base import Tails, Target, as_numbers
 from glmmnet.families._domain import refuse_counts
 from glmmnet.families._mean import SingleFamily
 from glmmnet.families._of_mean import MeanFamily
@@ -104,6 +106,17 @@ class Binomial(MeanFamily, SingleFamily):
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0] / y[:, 1, 0].clamp_min(1.0)
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        k, n = (y[:, i].numpy() for i in (0, 1))
+        p, q = (torch.exp(log)[:, 0].numpy() for log in self.link.logs(eta))
+        # Incomplete beta functions end where no success, or no failure, is left.
+        fewer = np.where(k > 0, scipy.special.betainc(n - k + 1, np.maximum(k, 1), q), 0.0)
+        more = np.where(k < n, scipy.special.betainc(k + 1, np.maximum(n - k, 1), p), 0.0)
+        return Tails.of(fewer, more, torch.exp(self.log_prob(eta, y, phi)))
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.full_like(mean, self.link.latent_variance)
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean) / y[:, 1, 0]

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glmmnet.errors import FitError
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target
+from glmmnet.families._base import Tails, Target
 from glmmnet.families._classes import ClassFamily
 from glmmnet.links import BASELINE_LOGIT, SOFTMAX
 from glmmnet.typing import Dispersion, Response
@@ -144,6 +145,12 @@ class Categorical(ClassFamily):
             )
         self.check_predictors(eta[:, :1], intercepts, 0, "")
         return eta
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        raise FitError(
+            "the classes of family 'categorical' have no order, so that none is below another: it has no quantile "
+            "residuals. For ordered classes use family='cumulative'."
+        )
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         probabilities = self.mean(eta, phi).transpose(1, 2)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target
+from glmmnet.families._base import Tails, Target
 from glmmnet.families._classes import ClassFamily
 from glmmnet.links import CLOGLOG, LOGIT, PROBIT, ProbabilityLink
 from glmmnet.typing import Dispersion, Response
@@ -208,6 +208,15 @@ class Cumulative(ClassFamily):
         if bool((intercepts.diff() <= 0).any()):
             raise ValueError(f"thresholds are {intercepts.tolist()}; they must increase.")
         return intercepts[None, :, None] - eta
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        lower, upper, lowest, highest, _, _ = _around(eta, y)
+        below, above = torch.exp(self.link.logs(lower)[0]), torch.exp(self.link.logs(upper)[1])
+        at = torch.exp(self.log_prob(eta, y, phi))
+        return Tails(torch.where(lowest, 0.0, below), at, torch.where(highest, 0.0, above))
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.full_like(eta[:, 0, 0], self.link.latent_variance)
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         below = self.link.inverse(eta)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row, exact_fit
+from glmmnet.families._base import Tails, Target, a_row, exact_fit
 from glmmnet.families._domain import read_positive
 from glmmnet.families._mean import PositiveFamily, newton_phi, thinned
 from glmmnet.links import INVERSE, LOG, POSITIVE_IDENTITY
@@ -87,6 +87,12 @@ class Gamma(PositiveFamily):
         mu = self.link.inverse(eta[:, 0])
         shape = (1.0 / torch.as_tensor(phi, dtype=mu.dtype)).expand_as(mu)
         return mu / shape * torch._standard_gamma(shape)
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        shape = 1.0 / torch.as_tensor(phi, dtype=y.dtype)
+        scaled = shape * y[:, 0] / self.link.inverse(eta[:, 0])
+        shape = shape.expand_as(scaled)
+        return Tails.of(torch.special.gammainc(shape, scaled), torch.special.gammaincc(shape, scaled))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return a_row(phi) * mean.square()

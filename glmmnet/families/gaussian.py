@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row, as_numbers, beside_eta, exact_fit
+from glmmnet.families._base import Tails, Target, a_row, as_numbers, beside_eta, exact_fit
 from glmmnet.families._domain import read_real
 from glmmnet.families._mean import above_zero
 from glmmnet.families._of_mean import MeanFamily
@@ -77,6 +77,10 @@ class Gaussian(MeanFamily):
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return (self.link.inverse(eta) + beside_eta(phi) ** 0.5 * torch.randn_like(eta))[:, 0]
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        z = (y - self.link.inverse(eta))[:, 0] / phi**0.5
+        return Tails.of(torch.special.ndtr(z), torch.special.ndtr(-z))
 
     def observed(self, y: Tensor) -> Tensor:
         return y[:, 0, 0]

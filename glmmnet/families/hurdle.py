@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target
+from glmmnet.families._base import Tails, Target
 from glmmnet.families._zeros import ZeroFamily, dispersion_of, zero_part
 from glmmnet.families.negativebinomial import NegativeBinomial
 from glmmnet.families.poisson import Poisson
@@ -78,6 +78,16 @@ class Hurdle(ZeroFamily):
             some * total,
             torch.stack([some * crosses, torch.zeros_like(crosses)], dim=1),
         )
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        own = self.counts.tails(eta[:, :1], y, phi)
+        zero, count = (torch.exp(log) for log in zero_part(eta))
+        at = torch.exp(self.log_prob(eta, y, phi))
+        # Without the zeros that the count distribution has.
+        more = count * own.above * torch.exp(-_log_some(self.at_zero(eta, phi)[0]))
+        fewer = zero + (count - more - at).clamp_min(0.0)
+        none = y[:, 0] == 0
+        return Tails(torch.where(none, 0.0, fewer), at, torch.where(none, count, more))
 
     def moments(self, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
         some = torch.exp(_log_some(self.at_zero(eta, phi)[0]))[:, None]

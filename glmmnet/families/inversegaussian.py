@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import scipy.stats
 import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row, exact_fit
+from glmmnet.families._base import Tails, Target, a_row, exact_fit
 from glmmnet.families._domain import read_positive
 from glmmnet.families._mean import PositiveFamily, thinned
 from glmmnet.typing import Dispersion, Response
@@ -66,6 +67,11 @@ class InverseGaussian(PositiveFamily):
         half = 0.5 * mu * phi * torch.randn_like(mu).square()
         root = mu / (1.0 + half + torch.sqrt(half * (half + 2.0)))
         return torch.where(torch.rand_like(mu) * (mu + root) <= mu, root, mu * (mu / root))
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        phi = torch.as_tensor(phi, dtype=y.dtype)
+        ratio, shape = (phi * y[:, 0]).numpy(), (phi * self.link.inverse(eta[:, 0])).numpy()
+        return Tails.of(scipy.stats.invgauss.cdf(ratio, shape), scipy.stats.invgauss.sf(ratio, shape))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return a_row(phi) * mean**3

@@ -57,6 +57,9 @@ class LogNormal(Gaussian):
         half = 0.5 * torch.as_tensor(phi, dtype=eta.dtype)
         return torch.exp(eta + (half[:, None] if half.dim() == 2 else half))
 
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return torch.ones_like(mean) * a_row(phi)
+
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return torch.expm1(torch.as_tensor(a_row(phi), dtype=mean.dtype)) * mean.square()
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+import scipy.special
 import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row
+from glmmnet.families._base import Tails, Target, a_row
 from glmmnet.families._domain import read_counts
 from glmmnet.families._mean import CountFamily
 from glmmnet.typing import Dispersion, Response
+
+
+def negative_binomial_tails(y: Tensor, size: Tensor, odds: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """P(Y < y) and P(Y > y) of a negative binomial count with mean size times odds, (n, S)."""
+    count, size_, share = y.numpy(), size.numpy(), (odds / (1.0 + odds)).numpy()
+    fewer = scipy.special.betainc(size_, np.maximum(count, 1.0), (1.0 / (1.0 + odds)).numpy())
+    return np.where(count > 0, fewer, 0.0), scipy.special.betainc(count + 1.0, size_, share)
 
 
 @FAMILIES.register("negativebinomial")
@@ -73,6 +82,12 @@ class NegativeBinomial(CountFamily):
         mu = self.link.inverse(eta[:, 0])
         theta = torch.as_tensor(phi, dtype=mu.dtype).expand_as(mu)
         return torch.poisson(mu / theta * torch._standard_gamma(theta))
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        mu = self.link.inverse(eta[:, 0])
+        theta = torch.as_tensor(phi, dtype=mu.dtype).expand_as(mu)
+        fewer, more = negative_binomial_tails(y[:, 0], theta, mu / theta)
+        return Tails.of(fewer, more, torch.exp(self.log_prob(eta, y, phi)))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean + mean.square() / a_row(phi)

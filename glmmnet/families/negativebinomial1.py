@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row
+from glmmnet.families._base import Tails, Target, a_row
 from glmmnet.families._domain import read_counts
 from glmmnet.families._mean import CountFamily
+from glmmnet.families.negativebinomial import negative_binomial_tails
 from glmmnet.typing import Dispersion, Response
 
 #: Points of the integral that is the information about mu.
@@ -88,6 +89,12 @@ class NegativeBinomial1(CountFamily):
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         mu = self.link.inverse(eta[:, 0])
         return torch.poisson(phi * torch._standard_gamma(mu / phi))
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        mu = self.link.inverse(eta[:, 0])
+        odds = torch.as_tensor(phi, dtype=mu.dtype).expand_as(mu)
+        fewer, more = negative_binomial_tails(y[:, 0], mu / odds, odds)
+        return Tails.of(fewer, more, torch.exp(self.log_prob(eta, y, phi)))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1.0 + a_row(phi))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target
+from glmmnet.families._base import Tails, Target
 from glmmnet.families._domain import read_counts
 from glmmnet.families._mean import CountFamily
 from glmmnet.links import LOG, POSITIVE_IDENTITY, SQRT
@@ -61,6 +61,12 @@ class Poisson(CountFamily):
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return torch.poisson(self.link.inverse(eta))[:, 0]
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        mu = self.link.inverse(eta[:, 0])
+        y_ = y[:, 0].expand_as(mu)
+        fewer = torch.where(y_ > 0, torch.special.gammaincc(y_.clamp_min(1.0), mu), 0.0)
+        return Tails(fewer, torch.exp(self.log_prob(eta, y, phi)), torch.special.gammainc(y_ + 1, mu))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import scipy.special
 import torch
 from torch import Tensor
 
 from glmmnet.errors import FitError
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row
+from glmmnet.families._base import Tails, Target, a_row
 from glmmnet.families._domain import read_real
 from glmmnet.families._mean import SingleFamily
 from glmmnet.links import IDENTITY
@@ -187,10 +188,17 @@ class StudentT(SingleFamily):
         chi2 = 2.0 * torch._standard_gamma(0.5 * df.expand_as(eta))
         return eta + torch.randn_like(eta) * (phi * df / chi2) ** 0.5
 
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        t = (y - eta[:, :1])[:, 0] / phi**0.5
+        return Tails.of(*(scipy.special.stdtr(self.freedom(eta).numpy(), one.numpy()) for one in (t, -t)))
+
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         df = self.freedom(eta).reshape(-1)
         inflated = torch.where(df > 2.0, df / (df - 2.0), math.inf)
         return torch.ones_like(mean) * inflated * a_row(phi)
+
+    def observation_variance(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
+        return self.variance_at(mean, eta, y, phi)
 
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         df = a_row(self.freedom(eta))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
-from glmmnet.families._base import Target, a_row, exact_fit
+from glmmnet.families._base import Tails, Target, a_row, exact_fit
 from glmmnet.families._domain import read_positive
 from glmmnet.families._mean import CountFamily
 from glmmnet.typing import Dispersion, Response
@@ -18,6 +18,9 @@ _TERMS, _STRIDE = 30, 1.5
 _EXACT = 1e-13
 #: Rows x terms held at once.
 _AT_ONCE = 2_000_000
+
+#: The tails' sum over the number of amounts: standard deviations and numbers beyond the likely ones, rows at once.
+_REACH, _MORE, _TAILS_AT_ONCE = 10.0, 30.0, 5000
 
 
 @FAMILIES.register("tweedie")
@@ -120,6 +123,39 @@ class Tweedie(CountFamily):
         number = torch.poisson(mu ** (2 - p) / (phi * (2 - p)))
         amount = torch._standard_gamma((number * (2 - p) / (p - 1)).clamp_min(1e-300))
         return torch.where(number > 0, phi * (p - 1) * mu ** (p - 1) * amount, torch.zeros_like(mu))
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        """Mean over the Poisson number of amounts of their gamma sum's tails, the sum thinned where it is smooth."""
+        p, every = self.power, eta[:, 0].shape
+        mu, amount, scale = (
+            torch.as_tensor(one, dtype=eta.dtype).expand(every).reshape(-1)
+            for one in (self.link.inverse(eta[:, 0]), y[:, 0], phi)
+        )
+        rate, unit = mu ** (2 - p) / (scale * (2 - p)), scale * (p - 1) * mu ** (p - 1)
+        none = torch.exp(-rate)
+        below, above = torch.zeros_like(mu), torch.where(amount > 0, 0.0, -torch.expm1(-rate))
+        for part in (amount > 0).nonzero()[:, 0].split(_TAILS_AT_ONCE):
+            lower, above[part] = self._sums(rate[part], amount[part] / unit[part])
+            below[part] = none[part] + lower
+        at = torch.where(amount > 0, 0.0, none)
+        return Tails(*(one.reshape(every) for one in (below, at, above)))
+
+    def _sums(self, rate: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a gamma sum in units of its scale: P(it is above 0 and below `amount`), P(it is above), each (m,)."""
+        p = self.power
+        shape = (2 - p) / (p - 1)
+        # Between the numbers that are likely beforehand and those that are given the sum.
+        ends = torch.stack([rate, amount / shape])
+        low, high = ends.amin(dim=0), ends.amax(dim=0)
+        first = torch.floor(low - _REACH * low.sqrt()).clamp_min(1.0)
+        # A thinned sum is exact only if it begins where nothing is.
+        stride = torch.where(first > 1, torch.floor((low * (p - 1)).sqrt() / _STRIDE).clamp_min(1.0), 1.0)
+        last = torch.ceil(high + _REACH * high.sqrt()) + _MORE
+        j = first[:, None] + stride[:, None] * torch.arange(int(((last - first) / stride).max()) + 1)
+        share = torch.exp(torch.xlogy(j, rate[:, None]) - rate[:, None] - torch.lgamma(j + 1)) * stride[:, None]
+        shapes, sums = shape * j, amount[:, None].expand_as(j)
+        lower, upper = torch.special.gammainc(shapes, sums), torch.special.gammaincc(shapes, sums)
+        return (share * lower).sum(dim=1), (share * upper).sum(dim=1)
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return a_row(phi) * mean**self.power

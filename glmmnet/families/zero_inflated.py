@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.families import FAMILIES
+from glmmnet.families._base import Tails
 from glmmnet.families._zeros import ZeroFamily, dispersion_of, zero_part
 from glmmnet.families.negativebinomial import NegativeBinomial
 from glmmnet.families.poisson import Poisson
@@ -55,6 +56,12 @@ class ZeroInflated(ZeroFamily):
         about_zero = zero * rest * count * -torch.expm1(log_none)
         cross = zero * slope * share
         return _symmetric(own, cross, about_zero)
+
+    def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
+        own = self.counts.tails(eta[:, :1], y, phi)
+        zero, count = (torch.exp(log) for log in zero_part(eta))
+        below = torch.where(y[:, 0] > 0, zero + count * own.below, 0.0)
+        return Tails(below, torch.exp(self.log_prob(eta, y, phi)), count * own.above)
 
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         share = self._share_of_counts(eta, y, phi)

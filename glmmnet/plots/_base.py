@@ -43,8 +43,8 @@ class Plotted(Protocol):
         """Ends of the intervals in two columns, rows as `params`; categorical: rows (term, class)."""
         ...
 
-    def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
-        """The random effects of one row of data: group, term, level, effect; categorical: also class."""
+    def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
+        """The parts of one row's linear predictors; ``random`` ones have group, term, level, effect and maybe class."""
         ...
 
 

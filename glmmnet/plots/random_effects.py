@@ -58,7 +58,7 @@ def random_effects(
     known = list(dict.fromkeys(label for table in tables.values() for label in table.columns.unique(0)))
     term = choose("term", term, known)
     groups = [group for group, table in tables.items() if term in table.columns.unique(0)]
-    own = None if row is None else results.row_effects(row)
+    own = None if row is None else _own_effects(results, row)
     ax = axes(ax, (6.0, max(4.0, 1.2 + 0.7 * len(groups))))
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
     for k, group in enumerate(reversed(groups)):
@@ -69,6 +69,8 @@ def random_effects(
             mine = own[(own["group"] == group) & (own["term"] == term)]
             if isinstance(column, tuple):
                 mine = mine[mine["class"] == column[1]]
+            # One effect may add to several linear predictors.
+            mine = mine.drop_duplicates(["level", "effect"])
             # A level such as 10:30 alone reads like a time of day.
             _mark(ax, mine, k, f"{group} " if ":" in group else "")
     ax.set_yticks(range(len(groups)), [name(group) for group in reversed(groups)])
@@ -78,6 +80,12 @@ def random_effects(
     ax.set_xlabel(f"effect on the {results.family.link.scale}")
     ax.set_title(name(title.split(": ", 1)[1], 60), fontsize="medium")
     return ax
+
+
+def _own_effects(results: Plotted, row: pd.DataFrame | int) -> pd.DataFrame:
+    """The random effects among the parts of one row's linear predictors."""
+    parts = results.explain(row)
+    return parts[parts["part"] == "random"]
 
 
 def _ridge(ax: Axes, effects: np.ndarray, base: int, colour: str) -> None:

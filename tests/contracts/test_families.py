@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from glmmnet import families
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, FitError
 from glmmnet.families import FAMILIES, Family, Target, resolve
 from glmmnet.families._of_mean import MeanFamily
 from glmmnet.links import PositiveLink
@@ -265,6 +266,7 @@ def cases_where(applies: Callable[[Family], bool]) -> pytest.MarkDecorator:
 every_case = cases_where(lambda family: True)
 every_canonical_case = cases_where(lambda family: family.canonical)
 every_case_with_dispersion = cases_where(lambda family: family.has_dispersion)
+every_ordered_case = cases_where(lambda family: family.name != "categorical")
 every_family = pytest.mark.parametrize("name", list(FAMILIES))
 
 
@@ -278,6 +280,24 @@ def some_eta(family: Family, target: Target, draws: int = 3, spread: float = 1.5
         eta[:, 1] = 0.2 * eta[:, 1] + math.log(12.0)
     needs_positive = isinstance(family.link, PositiveLink) and not family.link.unit_free
     return eta.abs() + 0.3 if needs_positive else eta
+
+
+def last_of(family: Family, y: Tensor) -> Tensor:
+    """The largest response that each row may have, (n,): of classes coded as they are first in `y`."""
+    if family.class_means:
+        return torch.where(y[:, -1, 0] > 0, y[:, 0, 0], -1.0)
+    trials = {"binomial": 1, "betabinomial": 1}.get(family.name)
+    return y[:, 1, 0] if trials else torch.full_like(y[:, 0, 0], 1.0 if family.name == "bernoulli" else math.inf)
+
+
+def next_of(family: Family, y: Tensor) -> Tensor:
+    """Each row's response one unit or class higher, as it is encoded; the last one stays."""
+    if family.class_means:
+        code = (y[:, :, 0].argmax(dim=1) + 1).clamp_max(y.shape[1] - 1)
+        return torch.nn.functional.one_hot(code, y.shape[1]).to(y.dtype)[:, :, None]
+    higher = y.clone()
+    higher[:, 0, 0] = torch.minimum(higher[:, 0, 0] + 1, last_of(family, y))
+    return higher
 
 
 def starts(target: Target) -> list[Tensor]:
@@ -469,6 +489,85 @@ def test_phi_may_differ_from_row_to_row(family: Family, response: Response) -> N
     expected = [family.variance_at(family.mean(first, float(p))[:, 0, 0], first, target.y[:1], float(p)) for p in phi]
     trials = target.y[0, 1, 0] if target.y.shape[1] == 2 else 1.0
     torch.testing.assert_close(spread, trials * torch.cat(expected).sqrt(), rtol=0.1, atol=1e-3)
+
+
+@every_ordered_case
+def test_tails_are_the_integral_of_the_density(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(family, target, draws=3, spread=1.0)
+    here = family.tails(eta, target.y, phi)
+    log_p = family.log_prob(eta, target.y, phi)
+    assert here.below.shape == here.at.shape == here.above.shape == log_p.shape
+    torch.testing.assert_close(here.below + here.at + here.above, torch.ones_like(log_p), rtol=0, atol=1e-10)
+    discrete = (here.at > 0).any(dim=1)
+    torch.testing.assert_close(here.at[discrete], torch.exp(log_p)[discrete], rtol=1e-10, atol=1e-12)
+    following = family.tails(eta, next_of(family, target.y), phi).below - here.below
+    # Beyond 0 a Tweedie response is continuous.
+    has_next = discrete & (target.y[:, 0, 0] != last_of(family, target.y)) & torch.tensor(family.name != "tweedie")
+    torch.testing.assert_close(following[has_next], here.at[has_next], rtol=1e-8, atol=1e-10)
+    step = 1e-5 * torch.where(target.y == 0, 1.0, target.y.abs()) * (~discrete)[:, None, None]
+    up, down = (family.tails(eta, target.y + sign * step, phi).below for sign in (1, -1))
+    width = family.observed(target.y + step) - family.observed(target.y - step)
+    slope = ((up - down) / width.reshape(len(width), -1)[:, :1])[~discrete]
+    torch.testing.assert_close(slope, torch.exp(log_p)[~discrete], rtol=1e-5, atol=1e-8)
+
+
+@every_ordered_case
+def test_a_number_drawn_between_the_tails_is_uniform(family: Family, response: Response) -> None:
+    target, phi = family.encode(response), phi_of(family)
+    eta = some_eta(family, target, draws=1, spread=SPREADS.get(family.name, 1.5)).repeat(40, 1, 1)
+    y = target.y.repeat(40, 1, 1)
+    many = dataclasses.replace(target, y=y)
+    own = encode_draws(family, family.simulate(eta, y, phi)[:, 0], many)
+    tails = family.tails(eta, own, phi)
+    for low, high in ((tails.below, tails.above), (tails.above, tails.below)):
+        uniform = low + torch.rand_like(low) * (1.0 - low - high)
+        assert scipy.stats.kstest(uniform[:, 0].numpy(), "uniform").pvalue > 1e-4
+
+
+def test_far_tails_keep_their_digits() -> None:
+    y = torch.full((1, 1, 1), 30.0, dtype=torch.float64)
+    eta = torch.zeros(1, 1, 1, dtype=torch.float64)
+    above = {
+        "gaussian": scipy.stats.norm.sf(30),
+        "poisson": scipy.stats.poisson.sf(30, 1),
+        "gamma": scipy.stats.gamma.sf(30, 1),
+        "negativebinomial": scipy.stats.nbinom.sf(30, 1, 0.5),
+        "hurdlepoisson": scipy.stats.poisson.sf(30, 1) / 2 / scipy.stats.poisson.sf(0, 1),
+    }
+    for name, expected in above.items():
+        wide = eta.expand(1, 2, 1) if name == "hurdlepoisson" else eta
+        assert float(resolve(name).tails(wide, y, 1.0).above) == pytest.approx(expected, rel=1e-9)
+
+
+def test_classes_without_order_have_no_tails() -> None:
+    target = resolve("categorical").encode(RESPONSES["three texts"])
+    with pytest.raises(FitError, match="no order"):
+        resolve("categorical").tails(torch.zeros(N, 3, 1), target.y, 1.0)
+
+
+@cases_where(lambda family: isinstance(family, MeanFamily) and not family.class_means)
+def test_observation_variance_is_that_of_a_response_seen_from_eta(family: Family, response: Response) -> None:
+    """Where the response varies little about its mean all approximations agree with the delta method."""
+    target = family.encode(response)
+    latent = {"bernoulli", "binomial", "betabinomial"}
+    eta = some_eta(family, target, draws=1)
+    for phi in (1e-4, 1e4):
+        mean = family.mean(eta, phi)[:, 0, 0]
+        theirs = family.variance_at(mean, eta, target.y, phi)
+        (slope,) = torch.autograd.grad(family.link.link(mean.requires_grad_()).sum(), mean)
+        ours = family.observation_variance(mean.detach(), eta, target.y, phi)
+        assert ours.shape == (N,) and bool((ours > 0).all())
+        if family.name in latent:
+            spread = TAILS[family.link.name].var()
+            over = 1 / ((1 + phi) * mean * (1 - mean)) if family.name == "betabinomial" else 0.0
+            torch.testing.assert_close(ours, torch.full_like(ours, spread) + over, rtol=1e-12, atol=0)
+        elif family.name == "lognormal":
+            torch.testing.assert_close(ours, torch.full_like(ours, phi))
+        else:
+            delta = theirs * slope.square()
+            small = delta < 1e-3
+            torch.testing.assert_close(ours[small], delta[small], rtol=1e-2, atol=0)
 
 
 @every_case

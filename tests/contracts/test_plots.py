@@ -46,13 +46,14 @@ class Results:
             flat = pd.Series(flat.to_numpy().ravel(), cells)
         return pd.DataFrame({"lower": flat - 1 + alpha, "upper": flat + 1 - alpha})
 
-    def row_effects(self, row: pd.DataFrame | int) -> pd.DataFrame:
+    def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
         at = row if isinstance(row, int) else 0
         lines = []
         for group, table in self.random_effects.items():
             for column in table:
                 term, *label = column if isinstance(column, tuple) else (column,)
                 line = {
+                    "part": "random",
                     "group": group,
                     "term": term,
                     "level": table.index[at],

@@ -234,28 +234,6 @@ def test_wrong_requests_are_refused():
         r.predict(frame().assign(x="a"))
 
 
-def test_row_effects_name_levels_and_unseen_ones():
-    r = gaussian()
-    table = r.row_effects(unseen().iloc[[1]])
-    assert table["level"].tolist() == ["(unseen)", "(unseen)", 1]
-    assert table["effect"].tolist()[:2] == [0, 0]
-    own = r.row_effects(0)
-    assert own["effect"][0] == pytest.approx(r.random_effects["g"].loc[frame()["g"][0], "(Intercept)"])
-    assert categorical().row_effects(0)["class"].tolist() == ["aa", "bb", "cc"]
-
-
-def test_row_effects_refuse_what_is_not_one_row():
-    r = gaussian()
-    with pytest.raises(ValueError, match="3 rows"):
-        r.row_effects(unseen())
-    with pytest.raises(DesignError, match="missing value"):
-        r.row_effects(unseen().iloc[[1]].assign(x=np.nan))
-    with pytest.raises(IndexError, match="row 300"):
-        r.row_effects(300)
-    with pytest.raises(TypeError):
-        r.row_effects(1.5)
-
-
 def test_simulate_has_the_models_variance():
     r = gaussian()
     draws = r.simulate(400, seed=3).to_numpy()

@@ -191,9 +191,10 @@ def test_effects_of_animals_without_records_are_those_of_the_joint_density() -> 
     new = pd.DataFrame({"x": 0.5, "animal": absent()})
     expected = results.params["Intercept"] + 0.5 * results.params["x"] + mean
     np.testing.assert_allclose(results.predict(new, new_levels="error"), expected, atol=1e-5)
-    (effect,) = results.row_effects(new.iloc[[1]])["effect"]
-    assert effect == pytest.approx(mean[1], abs=1e-5)
-    assert results.row_effects(new.iloc[[1]])["level"].tolist() == [absent()[1]]
+    (own,) = [p for p in results.explain(new.iloc[[1]]).itertuples() if p.part == "random"]
+    assert own.effect == pytest.approx(mean[1], abs=1e-5)
+    assert own.sd == pytest.approx(np.sqrt(around[1, 1]), rel=0.1)
+    assert own.level == absent()[1]
     # The error of beta moves the effects too: cov = around + D Cov(beta) D', D = x_new - across V^-1 X.
     moved = np.array([1.0, 0.5]) - across @ v @ x
     whole = around + moved @ results.cov_params().to_numpy() @ moved.T

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from _fits import bernoulli, binomial, categorical, frame, gaussian, network
+from _fits import QUICK, bernoulli, binomial, categorical, frame, gaussian, network
 
 import glmmnet as gn
 from glmmnet.errors import DataWarning
@@ -107,6 +107,21 @@ def test_network_rows_name_the_blocks():
     text = str(network().summary())
     assert "nn(x + z)" in text and "2-8-1 silu" in text and "Df Neural:                            33" in text
     assert "Mixed-Effects Neural Network Results" in text
+
+
+def test_what_standard_errors_hold_fixed_is_said(monkeypatch):
+    variances = "Std err of coefficients hold the variances fixed"
+    for name in ("gaussian", "bernoulli", "no random bernoulli"):
+        assert variances not in _words(FITS[name]())
+    # As with more effects than the observed information is differenced for.
+    monkeypatch.setattr("glmmnet.observed._MOST_EFFECTS", 10)
+    crossed = gn.glmm("b ~ x + (1 | g) + (1 | h)", data=frame(), family="bernoulli").fit(**QUICK)
+    assert variances in _words(crossed)
+    assert "Std err hold the network fixed, but for its last layer" in _words(network())
+
+
+def _words(results):
+    return re.sub(r"\s+", " ", str(results.summary()))
 
 
 def test_dropped_rows_and_lack_of_convergence_are_noted():

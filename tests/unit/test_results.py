@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import torch
 from _fits import bernoulli, binomial, categorical, dense, frame, gaussian, network
 
+import glmmnet as gn
 from glmmnet.errors import FitError
 
 
@@ -88,6 +90,35 @@ def test_residuals_of_classes():
     np.testing.assert_allclose(r.resid_pearson, (observed - p) / np.sqrt(p * (1 - p)))
     np.testing.assert_allclose(r.resid_deviance**2, -2 * np.log((observed * p.to_numpy()).sum(axis=1)))
     assert r.resid_response.columns.tolist() == ["bb", "aa", "cc"]
+
+
+def test_quantile_residuals_of_a_gaussian_model_are_its_standardised_errors():
+    r = gaussian()
+    pick = np.argmin(
+        [
+            np.abs(r.resid_quantile - (frame()["y"] - eta) / np.sqrt(r.scale)).max()
+            for eta in (r.fitted.fixed + r.fitted.joint.random_eta(r.fitted.draws.b.double()))[:, 0].T.numpy()
+        ]
+    )
+    eta = r.fitted.fixed + r.fitted.joint.random_eta(r.fitted.draws.b[:, :, [pick]].double())
+    np.testing.assert_allclose(r.resid_quantile, (frame()["y"] - eta[:, 0, 0].numpy()) / np.sqrt(r.scale))
+    assert r.resid_quantile.index.equals(frame().index)
+
+
+def test_quantile_residuals_are_normal_though_levels_have_few_rows():
+    rng = np.random.default_rng(20261122)
+    g = np.repeat(np.arange(400), 3)
+    data = pd.DataFrame({"g": g, "y": rng.poisson(np.exp(1.0 + rng.normal(size=400)[g]))})
+    r = gn.glmm("y ~ 1 + (1 | g)", data, "poisson").fit(seed=1)
+    assert scipy.stats.kstest(r.resid_quantile, "norm").pvalue > 0.01
+    # At posterior means they would not be.
+    assert r.resid_pearson.std() < 0.9
+    assert r.resid_quantile.equals(dataclasses.replace(r).resid_quantile)
+
+
+def test_quantile_residuals_of_classes_need_an_order():
+    with pytest.raises(FitError, match="no order"):
+        _ = categorical().resid_quantile
 
 
 def test_what_is_computed_later_depends_on_no_order():
