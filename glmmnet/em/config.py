@@ -40,7 +40,7 @@ class EMConfig:
     Attributes
     ----------
     epochs : int or None
-        Passes over the rows while the network learns; None: as many as give about 2,000 minibatches, 15 to 200.
+        Passes over the rows while the network learns; None: as many as give about 1,700 minibatches, 12 to 200.
     batch_size : int or None
         Rows a minibatch; None: 512, fewer when there are fewer than 30,000 rows.
     learning_rate : float

@@ -27,7 +27,7 @@ from glmmnet.networks import NeuralPredictor, WeightAverage
 from glmmnet.typing import Sampler
 
 #: Minibatches a fit takes at least, and the epochs that may give them.
-_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 15, 200
+_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1700, 12, 200
 #: Epochs whose first refresh tunes the sampler's step size, and the transitions it takes.
 _TUNED_EPOCHS, _TUNING = (0, 2, 8), 10
 #: Pairs of points that stand for the posterior of b in the held-out deviance.
