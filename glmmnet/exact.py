@@ -31,6 +31,8 @@ _RANK = 1e-10
 _MUCH_BETTER = 10.0
 #: Standard deviations of random effects start no lower than at this multiple of the residual's.
 _SMALLEST_START = 0.05
+#: Residual sums of squares below this share of the response's are rounding.
+_ROUNDING = 1e-14
 #: A variance is 0 where that costs less than so much deviance.
 _AS_GOOD = 1e-9
 
@@ -133,8 +135,9 @@ class GaussianLikelihood:
             half = torch.from_numpy(factor.forward(scale.T @ self._zxy))
             cross, log_det = self._xy - (half.T @ half).numpy(), self._log_det + factor.logdet
         best = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
-        rss = float(cross[-1, -1] - cross[:-1, -1] @ best)
-        phi = max(rss, 1e-300) / self._total if phi is None else phi
+        # Beside no residual at all what is left is rounding, of either sign: no slope for a search to follow.
+        rss = max(float(cross[-1, -1] - cross[:-1, -1] @ best), _ROUNDING * self._xy[-1, -1], 1e-300)
+        phi = rss / self._total if phi is None else phi
         beta = self._start + (self._to_beta @ torch.from_numpy(best)).numpy()
         if self._reml:
             log_det += float(np.linalg.slogdet(cross[:-1, :-1])[1]) + 2 * self._volume

@@ -23,7 +23,8 @@ from glmmnet.typing import LogDensity, Metric, SamplerState
 
 # energy error beyond which a trajectory counts as diverging (the value of Stan, PyMC and Pyro)
 MAX_ENERGY_ERROR = 1000.0
-#: First angle of a rotation, which warmup tunes, and the range of its search.
+#: First angle of a rotation, which warmup tunes, and the range of its search and tuning: steps of several turns go
+#: nowhere, while their kicks grow and multiply rounding errors.
 _FIRST_ROTATION, _SMALLEST_ROTATION, _LARGEST_ROTATION = 0.5, 1e-10, 1.0
 
 
@@ -186,6 +187,9 @@ class FlatKernel(HMC):
         self._t += 1
         if self._t <= self._n_warmup:
             self._adapter.step(self._t, None, torch.tensor(accept))
+            if self._step is rotation:
+                # Where every step is accepted dual averaging knows no largest one.
+                self._adapter.step_size = min(self._adapter.step_size, _LARGEST_ROTATION)
         return Transition(point.u, diverging, point.energy, depth, n_steps, accept, point.lp, step_size)
 
 

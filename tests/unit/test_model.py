@@ -324,7 +324,7 @@ def test_a_response_computed_from_a_column_is_refused(formula):
         model(formula, data=frame().assign(y=1e6 + 2 * frame()["x"])).fit(seed=1)
 
 
-@pytest.mark.parametrize("options", [{}, {"exact_limit": 0}])
+@pytest.mark.parametrize("options", [{}, {"exact_limit": 0}, {"reml": True}])
 def test_a_response_computed_from_groups_is_refused(options):
     data = frame()
     y = 1 + 2 * data["x"] + np.random.default_rng(3).normal(size=12)[data["g"].str[1:].astype(int)]

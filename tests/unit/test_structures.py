@@ -222,6 +222,17 @@ def series(times: int, rows: int, family: str) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x": x, "t": t, "g": "series"})
 
 
+def hessian(value: Callable[[np.ndarray], float], at: np.ndarray, step: float = 1e-3) -> np.ndarray:
+    """Second derivatives by central differences."""
+    steps = step * np.eye(len(at))
+    return np.array(
+        [
+            [sum(p * q * value(at + p * a + q * b) for p in (1, -1) for q in (1, -1)) / (4 * step**2) for b in steps]
+            for a in steps
+        ]
+    )
+
+
 def test_one_gaussian_series_is_the_maximum_of_the_likelihood_written_out() -> None:
     data = series(80, 2, "gaussian")
     results = gn.glmm("y ~ x + ar1(0 + t | g)", data=data).fit(seed=1)
@@ -238,9 +249,10 @@ def test_one_gaussian_series_is_the_maximum_of_the_likelihood_written_out() -> N
     best = scipy.optimize.minimize(value, found + 0.05, method="BFGS", options={"gtol": 1e-5})
     assert results.llf == pytest.approx(-best.fun, abs=1e-6)
     np.testing.assert_allclose(found, best.x, atol=1e-3)
-    # Expected information against observed.
+    # Expected information against observed, which is not what BFGS has gathered on its way.
     errors = np.concatenate([results.bse, results.vcomp["se"] / sd])
-    np.testing.assert_allclose(errors, np.sqrt(np.diag(best.hess_inv))[[0, 1, 2, 4]], rtol=0.25)
+    observed = np.sqrt(np.diag(np.linalg.inv(hessian(value, found))))
+    np.testing.assert_allclose(errors, observed[[0, 1, 2, 4]], rtol=0.05)
     new = results.predict(data.head(3).assign(g="another"))
     np.testing.assert_allclose(new, results.params["Intercept"] + results.params["x"] * data["x"].head(3))
 
@@ -270,7 +282,8 @@ def test_one_series_of_counts_is_the_maximum_of_the_likelihood_by_filtering() ->
     print(found, best.x, results.llf, -value(found), -best.fun)
     assert results.converged
     assert -value(found) > -best.fun - 0.005
-    np.testing.assert_allclose((found - best.x) / np.sqrt(np.diag(best.hess_inv)), 0, atol=0.1)
+    errors = np.sqrt(np.diag(np.linalg.inv(hessian(value, best.x))))
+    np.testing.assert_allclose((found - best.x) / errors, 0, atol=0.1)
     assert results.llf == pytest.approx(-value(found), abs=5 * results.llf_se)
 
 

@@ -13,7 +13,7 @@ import torch
 from pyro.infer.mcmc import HMC, NUTS
 from torch import Tensor
 
-from glmmnet.samplers import SAMPLERS
+from glmmnet.samplers import SAMPLERS, _kernels
 from glmmnet.typing import SamplerState
 
 SEED = 4
@@ -103,6 +103,21 @@ def test_rotations_are_exact_on_the_gaussian_they_know(scaled: bool) -> None:
     assert np.abs(result.stats["acceptance_rate"] - 1.0).max() < 1e-9
     assert result.stats["n_steps"].max() <= 7
     np.testing.assert_allclose(result.u.var(dim=0) * mass, 1.0, atol=0.1)
+
+
+def test_tuning_takes_no_steps_of_several_turns() -> None:
+    """Every step is accepted there; the kicks of a large one multiply the rounding errors of a mass matrix."""
+
+    def gaussian(u: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.5 * u.square().sum(), -u
+
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(SEED)
+        state = SamplerState(torch.ones(6, dtype=torch.float64), None)
+        kernel = _kernels.FlatNUTS(gaussian, state, 40, 0.7, integrator="rotation", max_tree_depth=4)
+        kernel.setup(40)
+        steps = [kernel.transition().step_size for _ in range(41)]
+    assert max(steps) == 1.0
 
 
 def test_rotations_accept_longer_steps_than_leapfrogs_near_a_normal_target() -> None:
