@@ -6,7 +6,7 @@ from glmmnet import datasets, families
 from glmmnet.em.config import EMConfig
 from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, GLMMNetError
 from glmmnet.model import GLMMNet, glmm
-from glmmnet.results import GLMMNetResults
+from glmmnet.results import GLMMNetResults, load
 
 __version__ = version("glmmnet")
 
@@ -24,4 +24,5 @@ __all__ = [
     "datasets",
     "families",
     "glmm",
+    "load",
 ]

@@ -25,6 +25,8 @@ DENSE_LIMIT = 4000
 BLOCKED_LIMIT = 2000
 #: Entries of a sparse factor up to which it is tried, and the numbers of hubs that its bound looks at.
 _FILL_LIMIT = 15_000_000
+#: Rows of a block beyond which its own sparsity is looked for, and the share of entries that is sparse.
+_LARGE_BLOCK, _FEW = 300, 0.25
 _HUBS = (0, 30, 100, 300, 600, 1000, 1500, 2500, 4000)
 #: Columns of an inverse that are solved for together.
 _COLUMNS_AT_ONCE = 500
@@ -74,6 +76,10 @@ class Factor(Protocol):
         """Of standard normals (D, k), draws from N(0, H^-1)."""
         ...
 
+    def quadratic(self, rhs: np.ndarray) -> np.ndarray:
+        """Rhs' H^-1 rhs for rhs (D, k)."""
+        ...
+
     def inverse_blocks(self, segment: Segment) -> np.ndarray:
         """Diagonal blocks of H^-1 that belong to the segment's levels, (q, m, m)."""
         ...
@@ -97,8 +103,23 @@ def factorize(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> Factor:
     rows = dense_size(segments)
     if rows > DENSE_LIMIT:
         return SparseFactor(matrix)
-    factor = None if rows <= BLOCKED_LIMIT else sparse_factor(matrix)
+    factor = sparse_factor(matrix) if _prefers_sparse(matrix, segments) else None
     return BlockedCholesky(matrix, segments) if factor is None else factor
+
+
+def dense_rows(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> int:
+    """Rows of the dense part of what :func:`factorize` makes of a matrix with H's pattern; 0 if that is sparse."""
+    rows = dense_size(segments)
+    return 0 if _prefers_sparse(matrix, segments) and has_sparse_factor(matrix) else rows
+
+
+def _prefers_sparse(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
+    return dense_size(segments) > BLOCKED_LIMIT or _has_sparse_block(matrix, segments)
+
+
+def _has_sparse_block(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
+    """Whether H has a large block of related levels, as of a pedigree, and a factor of far fewer entries than dense."""
+    return max(s.m for s in segments) > _LARGE_BLOCK and fill_bound(matrix) <= _FEW * matrix.shape[0] ** 2
 
 
 def sparse_factor(matrix: sp.csr_matrix, single: bool = False) -> SparseFactor | None:
@@ -217,6 +238,11 @@ class SparseFactor:
             solution[self._order, columns] = self._lu.solve(np.ascontiguousarray(ordered[:, columns]))
         return solution
 
+    def quadratic(self, rhs: np.ndarray) -> np.ndarray:
+        """Rhs' H^-1 rhs for rhs (D, k)."""
+        product: np.ndarray = rhs.T @ self.solve(rhs)
+        return product
+
     def multiply(self, normal: np.ndarray) -> np.ndarray:
         """F normal with F F' = H: of standard normals it makes draws from N(0, H)."""
         product = np.empty(normal.shape)
@@ -302,6 +328,12 @@ class BlockedCholesky:
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """H^-1 rhs for rhs (D, k)."""
         return self.backward(self.forward(rhs))
+
+    def quadratic(self, rhs: np.ndarray) -> np.ndarray:
+        """Rhs' H^-1 rhs for rhs (D, k)."""
+        half = torch.from_numpy(self.forward(rhs))
+        product: np.ndarray = (half.T @ half).numpy()
+        return product
 
     def spread(self, normal: np.ndarray) -> np.ndarray:
         """Of standard normals (D, k), draws from N(0, H^-1)."""

@@ -19,14 +19,19 @@ def level_sum_matrix(index: np.ndarray, q: int) -> Tensor:
     """Sparse (q, n) matrix of ones whose product with (n, m) sums the rows to levels."""
     order = np.argsort(index, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=q))])
+    return as_csr(sp.csr_matrix((np.ones(len(index)), order, starts), shape=(q, len(index))), torch.float64)
+
+
+def as_csr(matrix: sp.csr_matrix, dtype: torch.dtype) -> Tensor:
+    """A sparse matrix as a torch tensor."""
     with warnings.catch_warnings():
         # Torch announces on first use that CSR tensors are in beta; the one product used here is tested.
         warnings.simplefilter("ignore")
         return torch.sparse_csr_tensor(
-            torch.as_tensor(starts, dtype=torch.int32),
-            torch.as_tensor(order, dtype=torch.int32),
-            torch.ones(len(index), dtype=torch.float64),
-            (q, len(index)),
+            torch.as_tensor(matrix.indptr, dtype=torch.int32),
+            torch.as_tensor(matrix.indices, dtype=torch.int32),
+            torch.as_tensor(matrix.data, dtype=dtype),
+            matrix.shape,
             check_invariants=False,
         )
 

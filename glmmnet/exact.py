@@ -12,6 +12,7 @@ Bates, Maechler, Bolker, Walker (2015), J. Stat. Softw. 67(1), section 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +22,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import BlockedCholesky
+from glmmnet.cholesky import BlockedCholesky, Factor, Segment, dense_rows, dense_size, factorize
 from glmmnet.fixed_part import FixedColumns
 from glmmnet.joint import JointModel, Parameters
 
@@ -110,7 +111,12 @@ class GaussianLikelihood:
         right = torch.cat([basis, root * y - basis @ first], dim=1)
         self._xy = (right.T @ right).numpy()
         if joint.terms:
-            z = (joint.z_matrix.multiply(root.numpy()) @ _roots(joint)).tocsr()
+            self._factorize: Callable[[sp.csr_matrix, tuple[Segment, ...]], Factor] = (
+                factorize if _has_sparse_relation(joint) else BlockedCholesky
+            )
+            turn, self._prior, log_det = _independent(joint)
+            self._log_det += log_det
+            z = (joint.z_matrix.multiply(root.numpy()) @ turn).tocsr()
             self._zz = (z.T @ z).tocsr()
             self._zxy = np.asarray(z.T @ right.numpy())
 
@@ -130,10 +136,9 @@ class GaussianLikelihood:
         cross, log_det = self._xy, self._log_det
         if self._joint.terms:
             scale = self._scale(theta)
-            system = (scale.T @ self._zz @ scale + sp.eye(self._zz.shape[0])).tocsr()
-            factor = BlockedCholesky(system, self._joint.segments)
-            half = torch.from_numpy(factor.forward(scale.T @ self._zxy))
-            cross, log_det = self._xy - (half.T @ half).numpy(), self._log_det + factor.logdet
+            system = (scale.T @ self._zz @ scale + self._prior).tocsr()
+            factor = self._factorize(system, self._joint.segments)
+            cross, log_det = self._xy - factor.quadratic(scale.T @ self._zxy), self._log_det + factor.logdet
         best = np.linalg.lstsq(cross[:-1, :-1], cross[:-1, -1], rcond=None)[0]
         # Beside no residual at all what is left is rounding, of either sign: no slope for a search to follow.
         rss = max(float(cross[-1, -1] - cross[:-1, -1] @ best), _ROUNDING * self._xy[-1, -1], 1e-300)
@@ -244,11 +249,31 @@ class GaussianLikelihood:
         return [term.covariance.factor(part, term.r) for term, part in zip(self._joint.terms, parts, strict=True)]
 
 
-def _roots(joint: JointModel) -> sp.csr_matrix:
-    """A factor of the correlation of b's levels, (Q, Q): with it the levels are independent."""
-    roots = [sp.eye(t.q) if t.relation is None else sp.csr_matrix(t.relation.root.numpy()) for t in joint.terms]
-    parts = [sp.kron(root, sp.eye(term.r)) for root, term in zip(roots, joint.terms, strict=True)]
-    return sp.block_diag(parts, format="csr")
+def _has_sparse_relation(joint: JointModel) -> bool:
+    return any(t.relation is not None and t.relation.sparse for t in joint.terms)
+
+
+def exact_rows(joint: JointModel) -> int:
+    """Rows of the dense matrix that each evaluation of the exact likelihood factors; 0 where a sparse relation does."""
+    return dense_rows(joint.pattern(), joint.segments) if _has_sparse_relation(joint) else dense_size(joint.segments)
+
+
+def _independent(joint: JointModel) -> tuple[sp.csr_matrix, sp.csr_matrix, float]:
+    """T and P (Q, Q) with b = T v, v of prior precision P in units of Sigma, and the log determinant of P^-1.
+
+    Independent levels, P = 1, by a root of their correlation; where the inverse of that is sparse T = 1, P the inverse.
+    """
+    roots, priors, log_det = [], [], 0.0
+    for term in joint.terms:
+        root = prior = sp.eye(term.q)
+        if term.relation is not None and term.relation.sparse:
+            prior = term.relation.precision
+            log_det += term.r * term.relation.logdet
+        elif term.relation is not None:
+            root = sp.csr_matrix(term.relation.root.numpy())
+        roots.append(sp.kron(root, sp.eye(term.r)))
+        priors.append(sp.kron(prior, sp.eye(term.r)))
+    return sp.block_diag(roots, format="csr"), sp.block_diag(priors, format="csr"), log_det
 
 
 def orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,6 +63,8 @@ class Fitted:
         Columns and grouping factors that separate the response, so that their estimates are infinite.
     beyond : tuple of float, or None
         A fitted mean far beyond every response, and the response nearest to it; None where there is none.
+    nn_options : mapping
+        Default options that the nn() blocks were built with.
     """
 
     design: Design
@@ -78,6 +81,7 @@ class Fitted:
     seed: int
     separating: tuple[str, ...] = ()
     beyond: tuple[float, float] | None = None
+    nn_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fixed(self) -> Tensor:

@@ -482,6 +482,15 @@ class JointModel:
 
         return self.crossings.matrix(products)
 
+    def pattern(self) -> sp.csr_matrix:
+        """A matrix with the nonzeros of the posterior precision of b, (Q C, Q C), whatever the parameters are."""
+        ones = torch.ones(self.n, self.n_predictors, self.n_predictors, dtype=torch.float64)
+        information = self.information(ones)
+        if not self.related:
+            return information
+        blocks = [torch.ones(self.n_classes, term.r, term.r, dtype=torch.float64) for term in self.terms]
+        return (abs(information) + abs(self.over_levels(blocks))).tocsr()
+
     def precision_matrix(self, params: Parameters) -> sp.csr_matrix:
         """The prior precision of b, (Q C, Q C), sparse."""
         return self.over_levels(self.precisions(params))
@@ -494,7 +503,7 @@ class JointModel:
             for c in range(self.n_classes):
                 small[:, c, :, c] = matrix[c].numpy()
             size = term.r * self.n_classes
-            levels = sp.eye(term.q) if term.relation is None else term.relation.sparse_precision()
+            levels = sp.eye(term.q) if term.relation is None else term.relation.precision
             blocks.append(sp.kron(levels, small.reshape(size, size)))
         return sp.block_diag(blocks, format="csr")
 

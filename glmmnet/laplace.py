@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -63,9 +64,18 @@ class WholeWhitening:
     """Whitening by the Cholesky factor of the whole precision."""
 
     def __init__(self, mode: Tensor, precision: Tensor) -> None:
-        self.mode = mode
-        self._factor = torch.linalg.cholesky(precision)
-        self._inverse = torch.linalg.inv(self._factor)
+        self.mode, self._precision = mode, precision
+
+    # Both when first used: where only the mode is wanted they would cost as much as finding it.
+    @cached_property
+    def _factor(self) -> Tensor:
+        factor: Tensor = torch.linalg.cholesky(self._precision)
+        return factor
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        inverse: Tensor = torch.linalg.inv(self._factor)
+        return inverse
 
     def to_b(self, u: Tensor) -> Tensor:
         return self.mode[:, :, None] + (self._inverse.T @ u.flatten(0, 1)).reshape(u.shape)
@@ -491,5 +501,4 @@ def has_factor(joint: JointModel) -> bool:
     # H itself, which the bound of the fill looks at, takes long enough to leave out where it is in vain.
     if not may_factorize(joint.crossings.nnz):
         return False
-    ones = torch.ones(joint.n, joint.n_predictors, joint.n_predictors, dtype=torch.float64)
-    return has_sparse_factor(joint.information(ones))
+    return has_sparse_factor(joint.pattern())

@@ -323,6 +323,7 @@ class GLMMNet:
             seed=seed,
             separating=separating,
             beyond=beyond_response(joint, params, f, draws.b.to(torch.float64).mean(dim=2, keepdim=True)),
+            nn_options=self._nn_options,
         )
 
     def __repr__(self) -> str:

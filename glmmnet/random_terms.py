@@ -105,7 +105,7 @@ class TermData:
 
     def decorrelated(self, own: Tensor) -> Tensor:
         """A^-1 own for effects (q, ...) of levels with known correlation A; `own` where they are independent."""
-        return own if self.relation is None else self.relation.over_levels(self.relation.precision, own)
+        return own if self.relation is None else self.relation.decorrelated(own)
 
     def eta(self, b: Tensor) -> Tensor:
         """The term's share of the linear predictor, (n, C, S)."""

@@ -8,12 +8,15 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from glmmnet.crossings import as_csr
 from glmmnet.errors import DesignError
 
 #: Entries of the inverse below this share of the largest are rounding error: that of a pedigree is sparse.
 _NOTHING = 1e-12
 #: A negative eigenvalue up to this share of the largest is rounding error.
 _ROUNDING = 1e-8
+#: Share of nonzeros up to which the inverse counts as sparse.
+_SPARSE = 0.1
 
 
 class Relation:
@@ -37,8 +40,14 @@ class Relation:
         #: L with A = L L', lower triangular
         self.root: Tensor = torch.linalg.cholesky(self.matrix)
         inverse = torch.cholesky_inverse(self.root)
-        #: A^-1
-        self.precision: Tensor = torch.where(inverse.abs() > _NOTHING * inverse.abs().max(), inverse, 0.0)
+        #: A^-1, (q, q), without its zeros
+        self.precision = sp.csr_matrix(
+            torch.where(inverse.abs() > _NOTHING * inverse.abs().max(), inverse, 0.0).numpy()
+        )
+        #: A^-1 is mostly zeros, as that of a pedigree is
+        self.sparse: bool = self.precision.nnz <= _SPARSE * q**2
+        # By type of number: the sampler's many calls would otherwise convert it each time.
+        self._inverses: dict[torch.dtype, Tensor] = {}
         #: log |A|
         self.logdet: float = 2.0 * float(torch.log(torch.diagonal(self.root)).sum())
 
@@ -51,9 +60,12 @@ class Relation:
         """Product of one of the matrices, (k, q), with values (q, ...)."""
         return (matrix.to(values.dtype) @ values.flatten(1)).reshape(-1, *values.shape[1:])
 
-    def sparse_precision(self) -> sp.csr_matrix:
-        """A^-1 without its zeros."""
-        return sp.csr_matrix(self.precision.numpy())
+    def decorrelated(self, values: Tensor) -> Tensor:
+        """A^-1 values, (q, ...)."""
+        if values.dtype not in self._inverses:
+            dense = torch.as_tensor(self.precision.toarray()).to(values.dtype)
+            self._inverses[values.dtype] = as_csr(self.precision, values.dtype) if self.sparse else dense
+        return (self._inverses[values.dtype] @ values.flatten(1).contiguous()).reshape(values.shape)
 
     def regression(self, which: Tensor) -> Tensor:
         """What the effects of some relatives (k,) are expected to be, given those of the levels: (k, q) times them."""

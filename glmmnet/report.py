@@ -13,6 +13,7 @@ from glmmnet.diagnostics import Diagnostics
 from glmmnet.em.scoring import can_score
 from glmmnet.em.stopping import Streak
 from glmmnet.estimates import RESIDUAL, correlations, dispersion, fixed_names, variance_components
+from glmmnet.exact import exact_rows
 from glmmnet.fitted import Fitted
 from glmmnet.information import FixedCovariance, VarianceErrors, collinear_columns
 from glmmnet.likelihood import LogLikelihood
@@ -195,8 +196,10 @@ def _short(name: str) -> str:
 
 def _gaussian_method(fitted: Fitted) -> str:
     joint, word = fitted.joint, "REML likelihood" if fitted.config.reml else "likelihood"
-    if dense_size(joint.segments) <= fitted.config.exact_limit:
-        return f"Exact Gaussian {word} (blocked Cholesky)"
+    rows = exact_rows(joint)
+    if rows <= fitted.config.exact_limit:
+        sparse = rows < dense_size(joint.segments)
+        return f"Exact Gaussian {word} ({'sparse' if sparse else 'blocked'} Cholesky)"
     if can_score(joint):
         return f"Gaussian {word} by Fisher scoring (random probes)"
     return "EM with exact draws (sparse factor)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -12,7 +14,7 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from glmmnet import contrasts, estimates, explained, residuals
+from glmmnet import contrasts, estimates, explained, residuals, storage
 from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
@@ -574,6 +576,21 @@ class GLMMNetResults:
         groups, coords, dims = arviz_groups(self.fitted, tuple(name for name, yes in wanted.items() if yes))
         return to_arviz(groups, coords, dims, {"formula": self.formula, "seed": self.seed})
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, training rows and draws among it; :func:`glmmnet.load` reads it.
+
+        The file is JSON and safetensors, never pickle. Objects of ``glmm(context=)`` and modules of ``networks=`` are
+        not in it (the latter's weights are): give them to `load` again.
+
+        Raises
+        ------
+        FitError
+            The family or the sampler is an object of your own.
+        DesignError
+            A level or a row label is of a type that cannot be stored.
+        """
+        storage.write(path, storage.Stored(self.formula, self.history, self.converged, self.seconds, self.fitted))
+
     @property
     def plot(self) -> PlotAccessor:
         """Plots: ``results.plot.history()``, ``caterpillar``, ``random_effects``, ``residuals``, ``forest``."""
@@ -582,3 +599,43 @@ class GLMMNetResults:
     def __repr__(self) -> str:
         state = "converged" if self.converged else "not converged"
         return f"<GLMMNetResults {self.formula!r}, {self.family.name}, {self.nobs} rows, {state}>"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    context: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Any] | None = None,
+) -> GLMMNetResults:
+    """The results that :meth:`GLMMNetResults.save` wrote.
+
+    Reading a file runs no code: it holds JSON and arrays, and its formula is checked as any other.
+
+    Parameters
+    ----------
+    path : path
+    context : mapping, optional
+        The objects that the formula uses besides columns and transforms, as for the fit.
+    networks : mapping, optional
+        The modules or factories of ``glmm(networks=)``; they get the saved weights.
+
+    Raises
+    ------
+    FitError
+        The file is no saved model, one of a later version, or its weights do not fit `networks`.
+    DesignError, FormulaError
+        An object of the context is missing; the formula is not allowed.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, glmmnet as gn
+    >>> flights = gn.datasets.load("flights").head(2000)
+    >>> results = gn.glmm("arr_delay ~ distance + (1 | carrier)", data=flights).fit(seed=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results.save(pathlib.Path(folder) / "model.glmmnet")
+    ...     again = gn.load(pathlib.Path(folder) / "model.glmmnet")
+    >>> bool((again.predict() == results.predict()).all())
+    True
+    """
+    stored = storage.read(path, context, networks)
+    return GLMMNetResults(stored.formula, stored.history, stored.converged, stored.seconds, stored.fitted)

@@ -3,6 +3,6 @@
 from .build import build_design
 from .records import Design
 from .state import DesignState
-from .stored import state_from_dict, state_to_dict
+from .stored import decode, encode, state_from_dict, state_to_dict
 
-__all__ = ["Design", "DesignState", "build_design", "state_from_dict", "state_to_dict"]
+__all__ = ["Design", "DesignState", "build_design", "decode", "encode", "state_from_dict", "state_to_dict"]

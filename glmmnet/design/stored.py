@@ -41,18 +41,18 @@ def state_to_dict(state: DesignState) -> dict[str, Any]:
         "needs": asdict(state.needs),
         "kinds": state.kinds,
         "context": sorted(state.context),
-        "ordered": _encode({name: vars(coding) for name, coding in state.codings.ordered.items()}),
-        "contrasts": _encode({name: vars(coding) for name, coding in state.codings.given.items()}),
+        "ordered": encode({name: vars(coding) for name, coding in state.codings.ordered.items()}),
+        "contrasts": encode({name: vars(coding) for name, coding in state.codings.given.items()}),
         "response": {
             "kind": state.response.kind,
-            "levels": _encode(state.response.levels),
-            "transforms": _encode(state.response.transforms),
+            "levels": encode(state.response.levels),
+            "transforms": encode(state.response.transforms),
         },
         "fixed": _part_to_dict(state.fixed),
         "neural": [_part_to_dict(part) for part in state.neural],
         "effects": [_part_to_dict(part) for part in state.effects],
-        "groupings": [_encode(vars(grouping)) for grouping in state.groupings],
-        "offset_transforms": _encode(state.offset_transforms),
+        "groupings": [encode(vars(grouping)) for grouping in state.groupings],
+        "offset_transforms": encode(state.offset_transforms),
     }
 
 
@@ -82,11 +82,11 @@ def state_from_dict(stored: Mapping[str, Any], *, context: Mapping[str, Any] | N
         kinds=dict(stored["kinds"]),
         context={name: context[name] for name in stored["context"]},
         codings=Codings(
-            ordered={name: Coding(**coding) for name, coding in _decode(stored["ordered"]).items()},
-            given={name: Coding(**coding) for name, coding in _decode(stored["contrasts"]).items()},
+            ordered={name: Coding(**coding) for name, coding in decode(stored["ordered"]).items()},
+            given={name: Coding(**coding) for name, coding in decode(stored["contrasts"]).items()},
         ),
         response=ResponseState(
-            spec.response, response["kind"], _decode(response["levels"]), _decode(response["transforms"])
+            spec.response, response["kind"], decode(response["levels"]), decode(response["transforms"])
         ),
         fixed=_part_from_dict(stored["fixed"], model_spec(spec.fixed)),
         parts=tuple(
@@ -101,8 +101,8 @@ def state_from_dict(stored: Mapping[str, Any], *, context: Mapping[str, Any] | N
             _part_from_dict(part, model_spec(term.effects))
             for part, term in zip(stored["effects"], spec.random, strict=True)
         ),
-        groupings=tuple(Grouping(**_decode(grouping)) for grouping in stored["groupings"]),
-        offset_transforms=_decode(stored["offset_transforms"]),
+        groupings=tuple(Grouping(**decode(grouping)) for grouping in stored["groupings"]),
+        offset_transforms=decode(stored["offset_transforms"]),
     )
 
 
@@ -111,10 +111,10 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
     return {
         "names": list(part.names),
         "blocks": [asdict(block) for block in part.blocks],
-        "transforms": _encode(part.model_spec.transform_state),
+        "transforms": encode(part.model_spec.transform_state),
         # the contrasts themselves are read from the formula again, or stand beside
         "encoders": [
-            [expression, kind.value, _encode(state.get("categories"))] for expression, (kind, state) in encoders.items()
+            [expression, kind.value, encode(state.get("categories"))] for expression, (kind, state) in encoders.items()
         ],
     }
 
@@ -122,29 +122,31 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
 def _part_from_dict(stored: Mapping[str, Any], spec: ModelSpec) -> Part:
     encoders = {}
     for expression, kind, categories in stored["encoders"]:
-        state = {} if categories is None else {"categories": _decode(categories)}
+        state = {} if categories is None else {"categories": decode(categories)}
         encoders[expression] = (Factor.Kind(kind), state)
     blocks = tuple(Block(**{**block, "variables": tuple(block["variables"])}) for block in stored["blocks"])
-    learned = spec.update(transform_state=_decode(stored["transforms"]), encoder_state=encoders)
+    learned = spec.update(transform_state=decode(stored["transforms"]), encoder_state=encoders)
     return Part(learned, tuple(stored["names"]), blocks)
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
     """`value` in JSON's types; anything but None, bool, int, float, text and lists is a dict that names its type."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list):
-        return [_encode(one) for one in value]
+        return [encode(one) for one in value]
     if isinstance(value, tuple):
-        return {"tuple": [_encode(one) for one in value]}
+        return {"tuple": [encode(one) for one in value]}
     if isinstance(value, Mapping):
-        return {"mapping": [[_encode(key), _encode(one)] for key, one in value.items()]}
+        return {"mapping": [[encode(key), encode(one)] for key, one in value.items()]}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"array": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, pd.RangeIndex):
+        return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, pd.Index):
-        return {"index": [_encode(one) for one in value], "dtype": str(value.dtype)}
+        return {"index": [encode(one) for one in value], "dtype": str(value.dtype)}
     if isinstance(value, pd.Timestamp):
         return {"timestamp": value.isoformat(), "zone": None if value.tz is None else str(value.tz)}
     if isinstance(value, pd.Timedelta):
@@ -154,19 +156,22 @@ def _encode(value: Any) -> Any:
     )
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
+    """What :func:`encode` was given."""
     if isinstance(value, list):
-        return [_decode(one) for one in value]
+        return [decode(one) for one in value]
     if not isinstance(value, Mapping):
         return value
     if "tuple" in value:
-        return tuple(_decode(one) for one in value["tuple"])
+        return tuple(decode(one) for one in value["tuple"])
     if "mapping" in value:
-        return {_decode(key): _decode(one) for key, one in value["mapping"]}
+        return {decode(key): decode(one) for key, one in value["mapping"]}
     if "array" in value:
         return np.array(value["array"], dtype=value["dtype"])
+    if "range" in value:
+        return pd.RangeIndex(*value["range"])
     if "index" in value:
-        return pd.Index([_decode(one) for one in value["index"]], dtype=value["dtype"])
+        return pd.Index([decode(one) for one in value["index"]], dtype=value["dtype"])
     if "timestamp" in value:
         stamp = pd.Timestamp(value["timestamp"])
         return stamp if value["zone"] is None else stamp.tz_convert(value["zone"])

@@ -93,7 +93,8 @@ class CoordinateSystem:
     def __init__(self, joint: JointModel) -> None:
         self._joint = joint
         many = joint.n_effects * joint.n_classes > WHOLE_LIMIT and joint.n_classes <= MANY_CLASSES
-        self._crossed = len(joint.terms) > 1 and many and may_factorize(joint.crossings.nnz)
+        sparse = any(t.relation is not None and t.relation.sparse for t in joint.terms)
+        self._crossed = (len(joint.terms) > 1 or sparse) and many and may_factorize(joint.crossings.nnz)
         self._metric: PrecisionMetric | None = None
         self._variances = torch.zeros(0, dtype=torch.float64)
         self._information: tuple[Tensor, ...] | None = None
@@ -151,6 +152,9 @@ class CoordinateSystem:
         factor = sparse_factor(matrix, single=True)
         if factor is None:
             return None
+        if joint.related:
+            # Beside related levels the whitening is a dense matrix of all effects.
+            return PrecisionMetric(factor, matrix)
         # A leapfrog with the factor costs a solve more; without it a trajectory must be longer, by the root of the
         # largest posterior variance that per-level whitening leaves.
         price = 1.0 + _SOLVE_COST * factor.nnz / (joint.n * len(joint.terms) * joint.n_classes)

@@ -24,7 +24,7 @@ from glmmnet.em.state import EMState
 from glmmnet.em.stochastic import finish_by_scores, has_scores
 from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
 from glmmnet.errors import FitError
-from glmmnet.exact import GaussianLikelihood
+from glmmnet.exact import GaussianLikelihood, exact_rows
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import gaussian_posterior
 from glmmnet.networks import NeuralPredictor
@@ -157,11 +157,12 @@ def _maximise(
     joint: JointModel, params: Parameters, f: Tensor | None, iteration: int, config: EMConfig
 ) -> Iterator[EMState]:
     """Maximum likelihood or REML of a Gaussian model: scoring for many levels, then the exact likelihood if quick."""
-    quick = dense_size(joint.segments) <= config.exact_limit
+    rows = exact_rows(joint)
+    quick = rows <= config.exact_limit
     if not quick and not can_score(joint):
         if config.reml:
             raise FitError(
-                f"reml=True needs the exact likelihood, but {dense_size(joint.segments)} dense rows are left after the "
+                f"reml=True needs the exact likelihood, but {rows} dense rows are left after the "
                 f"largest grouping factor, more than exact_limit={config.exact_limit}; leave reml out or raise "
                 "exact_limit."
             )

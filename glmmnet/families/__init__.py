@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from glmmnet._registry import Registry
-from glmmnet.errors import FormulaError
+from glmmnet.errors import FitError, FormulaError
 from glmmnet.families._base import Family, Tails, Target
 from glmmnet.families._dispersion import ModelledDispersion
 
@@ -55,6 +56,27 @@ def with_formulas(family: Family, formulas: Mapping[str, str | None]) -> tuple[F
     return family, {name: formulas.get(name) or "~ 1" for name in family.formulas}
 
 
+def family_to_dict(family: Family) -> dict[str, Any]:
+    """Name and options of a family, from which :func:`family_from_dict` makes it again.
+
+    Raises
+    ------
+    FitError
+        It is none of the registered ones.
+    """
+    modelled = isinstance(family, ModelledDispersion)
+    own = family.family if isinstance(family, ModelledDispersion) else family
+    if own.name not in FAMILIES or type(own) is not FAMILIES[own.name]:
+        raise FitError(f"{own!r} is a family of your own, which cannot be saved without its code.")
+    return {"name": own.name, "options": own.options, "modelled_dispersion": modelled}
+
+
+def family_from_dict(stored: Mapping[str, Any]) -> Family:
+    """The family that :func:`family_to_dict` was given."""
+    own = FAMILIES[stored["name"]](**stored["options"])
+    return ModelledDispersion(own) if stored["modelled_dispersion"] else own
+
+
 def __getattr__(name: str) -> type[Family]:
     """`families.Categorical` and the other classes, without importing each by hand."""
     if name in FAMILIES._plugins or name.lower() in FAMILIES:
@@ -64,4 +86,4 @@ def __getattr__(name: str) -> type[Family]:
     raise AttributeError(f"glmmnet.families has no {name!r}; families: {', '.join(FAMILIES)}")
 
 
-__all__ = ["FAMILIES", "Family", "Tails", "Target", "resolve", "with_formulas"]
+__all__ = ["FAMILIES", "Family", "Tails", "Target", "family_from_dict", "family_to_dict", "resolve", "with_formulas"]

@@ -5,6 +5,7 @@ Shapes here: eta (n, C, S) for S draws at once; the encoded response y (n, m, 1)
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -318,6 +319,12 @@ class Family(ABC):
         mean = (share @ observed).requires_grad_()
         (slope,) = torch.autograd.grad(self.link.link(mean), mean)
         return float(slope.abs() * (share @ (observed - mean.detach()).square()).sqrt())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that make the same family again."""
+        names = inspect.signature(type(self)).parameters
+        return {name: self.link.name if name == "link" else getattr(self, name) for name in names}
 
     def disagree(self, response: Response, found: str, instead: str) -> DesignError:
         """The error for a response that this family cannot read."""

@@ -10,14 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import scipy.sparse as sp
+import torch
 from scipy.special import gammaln
 from scipy.stats import multivariate_normal
 
 import glmmnet as gn
+from glmmnet.cholesky import SparseFactor, factorize
 from glmmnet.design import build_design, state_from_dict, state_to_dict
 from glmmnet.errors import DesignError
+from glmmnet.exact import GaussianLikelihood, exact_rows
 from glmmnet.formula import parse
+from glmmnet.joint import JointModel
 from glmmnet.likelihood import log_likelihood
+from glmmnet.relations import Relation
 
 SEED = 20261124
 ANIMALS, FOUNDERS = 80, 12
@@ -107,6 +113,47 @@ def test_binomial_fit_is_near_the_maximum_of_laplaces_likelihood() -> None:
     print(value)
     assert value[1] - value[0] == pytest.approx(0.5, abs=0.25)
     assert value[1] - value[2] == pytest.approx(0.5, abs=0.25)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_inverse_is_that_of_the_matrix_in_any_precision(sparse: bool) -> None:
+    a = pedigree().to_numpy(copy=True) if sparse else 0.5 * np.eye(ANIMALS) + 0.5
+    relation = Relation(a, pd.Index([]))
+    assert relation.sparse == sparse
+    values = torch.randn(ANIMALS, 2, 3, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+    expected = np.linalg.solve(a, values.flatten(1).numpy()).reshape(values.shape)
+    np.testing.assert_allclose(relation.decorrelated(values), expected, atol=1e-10)
+    single = relation.decorrelated(values.float())
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single, expected, atol=1e-4)
+
+
+def large(matrix: pd.DataFrame) -> JointModel:
+    data = pd.DataFrame({"animal": matrix.index, "x": np.arange(400.0) % 7, "y": np.arange(400.0) % 11})
+    design, _ = build_design(parse(FORMULA, columns=list(data.columns)), data, context={"A": matrix})
+    return JointModel.from_design(design, gn.families.Gaussian())
+
+
+def test_exact_likelihood_by_the_inverse_is_that_by_the_root() -> None:
+    joint, by_root = large(pedigree(400, 60)), large(pedigree(400, 60))
+    own, other = joint.terms[0].relation, by_root.terms[0].relation
+    assert own is not None and own.sparse and other is not None
+    other.sparse = False
+    for reml in (False, True):
+        for theta in (0.0, 0.3, 4.0):
+            one, two = (GaussianLikelihood(j, reml=reml).profile(np.array([theta])) for j in (joint, by_root))
+            assert one.deviance == pytest.approx(two.deviance, abs=1e-7)
+            np.testing.assert_allclose(one.beta, two.beta, atol=1e-9)
+
+
+def test_a_large_pedigree_has_a_sparse_factor_and_a_dense_relation_has_none() -> None:
+    a = pedigree(400, 60)
+    dense = pd.DataFrame(0.5 * np.eye(400) + 0.5, index=a.index, columns=a.index)
+    for matrix, rows in ((a, 0), (dense, 400)):
+        joint = large(matrix)
+        assert exact_rows(joint) == rows
+        system = joint.pattern() + 400 * sp.eye(400, format="csr")
+        assert isinstance(factorize(system, joint.segments), SparseFactor) == (rows == 0)
 
 
 def test_marginal_predictions_know_the_diagonal() -> None:
