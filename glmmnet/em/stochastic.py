@@ -150,8 +150,12 @@ def _by_draws(
             step, each = torch.stack(moves).mean(dim=0), torch.stack(moves) / se
             size = float((step / se).abs().max())
             error = float((each.var(dim=0) / len(moves)).sqrt().max())
-            if error < max(_SHARE * tol, _OF_STEP * size if size > _SMALL else 0.0):
+            enough = _OF_STEP * size if size > _SMALL else 0.0
+            if error < max(_SHARE * tol, enough):
                 break
+        if error >= max(tol, enough):
+            # As many draws tell too little: further rounds would not tell more.
+            return None
         if not bool(torch.isfinite(step).all()):
             return None
         params = steps.moved(params, active, step * steps.shortening(params, step))
