@@ -588,6 +588,8 @@ class GLMMNetResults:
             The family or the sampler is an object of your own.
         DesignError
             A level or a row label is of a type that cannot be stored.
+        OSError
+            There is no such folder, the path is a folder, or the disk refuses.
         """
         storage.write(path, storage.Stored(self.formula, self.history, self.converged, self.seconds, self.fitted))
 
@@ -622,7 +624,7 @@ def load(
     Raises
     ------
     FitError
-        The file is no saved model, one of a later version, or its weights do not fit `networks`.
+        The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
     DesignError, FormulaError
         An object of the context is missing; the formula is not allowed.
 
