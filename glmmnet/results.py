@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -436,6 +435,8 @@ class GLMMNetResults:
 
         Raises
         ------
+        TypeError
+            `row` is neither, such as a Series.
         ValueError
             The frame has another number of rows.
         DesignError
@@ -451,8 +452,10 @@ class GLMMNetResults:
         >>> results.explain(0)["term"].tolist()
         ['Intercept', 'distance', '(Intercept)']
         """
+        if not isinstance(row, pd.DataFrame | int | np.integer):
+            raise TypeError(f"row is a {type(row).__name__}; give a position or a frame of one row, data.iloc[[0]].")
         if not isinstance(row, pd.DataFrame):
-            return contributions(self.fitted, self.fitted.design, operator.index(row), self.random_effects_sd)
+            return contributions(self.fitted, self.fitted.design, int(row), self.random_effects_sd)
         if len(row) != 1:
             raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
         design = self._design(row)
@@ -588,6 +591,8 @@ class GLMMNetResults:
             The family or the sampler is an object of your own.
         DesignError
             A level or a row label is of a type that cannot be stored.
+        OSError
+            There is no such folder, the path is a folder, or the disk refuses.
         """
         storage.write(path, storage.Stored(self.formula, self.history, self.converged, self.seconds, self.fitted))
 
@@ -622,7 +627,7 @@ def load(
     Raises
     ------
     FitError
-        The file is no saved model, one of a later version, or its weights do not fit `networks`.
+        The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
     DesignError, FormulaError
         An object of the context is missing; the formula is not allowed.
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from glmmnet.design import Design, decode, encode, state_from_dict, state_to_dict
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
-from glmmnet.errors import FitError
+from glmmnet.errors import FitError, GLMMNetError
 from glmmnet.families import family_from_dict, family_to_dict
 from glmmnet.fitted import Fitted, Projection
 from glmmnet.joint import JointModel, Parameters
@@ -59,7 +59,14 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
         The family or the sampler is an object of the user's own, which only code could make again.
     DesignError
         A level or a learned value is of a type that cannot be stored.
+    OSError
+        There is no such folder, the path is a folder, or the disk refuses.
     """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; add the name of a file.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r}.")
     f = stored.fitted
     arrays: Arrays = {}
     record = {
@@ -93,10 +100,14 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
     if f.predictor is not None:
         for name, value in f.predictor.state_dict().items():
             arrays[_NETWORK + name] = value.numpy()
-    target = Path(path)
     part = target.with_name(target.name + ".part")
-    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, part, {"glmmnet": json.dumps(record)})
-    os.replace(part, target)
+    try:
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, part, {"glmmnet": json.dumps(record)})
+        os.replace(part, target)
+    except SafetensorError as error:
+        raise OSError(f"{str(path)!r} cannot be written: {error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], context: Mapping[str, Any] | None, networks: Mapping[str, Any] | None) -> Stored:
@@ -113,11 +124,28 @@ def read(path: str | os.PathLike[str], context: Mapping[str, Any] | None, networ
     Raises
     ------
     FitError
-        The file is no saved model, one of a later version, or its weights do not fit `networks`.
+        The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
     DesignError, FormulaError
         An object of the context is missing; the formula is not allowed.
     """
     record, arrays = _contents(path)
+    context = dict(context or {})
+    try:
+        stored = _stored(record, arrays, context)
+        options = decode(record["nn_options"])
+    except GLMMNetError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FitError(f"{str(path)!r} is damaged, or no model saved by results.save(): {error!r}.") from error
+    if options is None:
+        return stored
+    # Outside of the above: what fails here may be the user's own module.
+    fitted = _with_network(stored.fitted, options, networks, _with_prefix(arrays, _NETWORK))
+    return replace(stored, fitted=fitted)
+
+
+def _stored(record: Mapping[str, Any], arrays: Arrays, context: Mapping[str, Any]) -> Stored:
+    """All of a file but its network."""
     design = _design_from_dict(record["design"], arrays)
     joint = JointModel.from_design(design, family_from_dict(decode(record["family"])), record["weight_kind"])
     fitted = Fitted(
@@ -138,8 +166,6 @@ def read(path: str | os.PathLike[str], context: Mapping[str, Any] | None, networ
         separating=tuple(record["separating"]),
         beyond=None if record["beyond"] is None else tuple(record["beyond"]),
     )
-    if record["nn_options"] is not None:
-        fitted = _with_network(fitted, decode(record["nn_options"]), networks, _with_prefix(arrays, _NETWORK))
     history = pd.DataFrame(decode(record["history"]))
     return Stored(record["formula"], history, record["converged"], record["seconds"], fitted)
 
@@ -152,9 +178,9 @@ def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
         with safe_open(path, framework="numpy") as file:
             record = json.loads((file.metadata() or {}).get("glmmnet", "{}"))
             arrays = {name: file.get_tensor(name) for name in list(file.keys())}
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise FitError(f"{str(path)!r} is no model saved by results.save(): {error}.") from error
-    if "layout" not in record:
+    if not isinstance(record, dict) or not isinstance(record.get("layout"), int):
         raise FitError(f"{str(path)!r} is no model saved by results.save().")
     if record["layout"] > _LAYOUT:
         raise FitError(f"{str(path)!r} was saved by a later version of glmmnet; install that to read it.")
@@ -185,7 +211,7 @@ def _design_to_dict(design: Design, arrays: Arrays) -> dict[str, Any]:
         "neural": [_plain(block) for block in design.neural],
         "random": [_plain(term) for term in design.random],
         "index": encode(design.index),
-        "index_name": encode(design.index.name),
+        "index_names": encode(list(design.index.names)),
         **{name: encode(getattr(design, name)) for name in ("x_names", "x_variables", "x_parts", "n_total")},
     }
 
@@ -214,7 +240,7 @@ def _design_from_dict(stored: Mapping[str, Any], arrays: Arrays) -> Design:
         offset=arrays["offset"],
         weights=arrays.get("weights"),
         rows=arrays["rows"],
-        index=decode(stored["index"]).rename(decode(stored["index_name"])),
+        index=decode(stored["index"]).set_names(decode(stored["index_names"])),
         **{name: decode(stored[name]) for name in ("x_names", "x_variables", "x_parts", "n_total")},
     )
 

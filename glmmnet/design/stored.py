@@ -143,6 +143,8 @@ def encode(value: Any) -> Any:
         return {"mapping": [[encode(key), encode(one)] for key, one in value.items()]}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"array": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, pd.MultiIndex):
+        return {"columns": [encode(value.get_level_values(i)) for i in range(value.nlevels)]}
     if isinstance(value, pd.RangeIndex):
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, pd.Index):
@@ -168,6 +170,8 @@ def decode(value: Any) -> Any:
         return {decode(key): decode(one) for key, one in value["mapping"]}
     if "array" in value:
         return np.array(value["array"], dtype=value["dtype"])
+    if "columns" in value:
+        return pd.MultiIndex.from_arrays([decode(one) for one in value["columns"]])
     if "range" in value:
         return pd.RangeIndex(*value["range"])
     if "index" in value:

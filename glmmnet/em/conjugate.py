@@ -13,6 +13,9 @@ from glmmnet.laplace import LevelWhitening, level_whitening
 #: Root mean square of what is left of the equations of the mode and of a deviation from it, in posterior standard
 #: deviations level by level.
 _TOLERANCE, _ROUGHLY = 3e-3, 1e-2
+#: What levels of several terms have in common only the prior tells apart, so that it hardly shows in the equations:
+#: where the prior's share of the precision is smaller than one in so many, they are solved more closely.
+_PRIOR_SHARE = 100.0
 
 
 class ConjugateDraws:
@@ -49,9 +52,10 @@ class ConjugateDraws:
         matrix = joint.information(weight) + precision
         nothing = torch.zeros(joint.n_effects, joint.n_classes, dtype=torch.float64)
         levels = level_whitening(joint, nothing, fixed, params)
+        closer = min(1.0, _PRIOR_SHARE * float(np.mean(precision.diagonal() / matrix.diagonal()))) ** 0.5
         _, score = joint.log_likelihood_and_score(fixed, params.phi)
         pulled = joint.random_transpose(score).reshape(-1).numpy()
-        self._mode = _solve(matrix, pulled, self._mode, levels, _TOLERANCE)
+        self._mode = _solve(matrix, pulled, self._mode, levels, closer * _TOLERANCE)
         b = []
         for _ in range(draws):
             if self._noise is None:
@@ -61,7 +65,7 @@ class ConjugateDraws:
             else:
                 (rows, effects, start), sign = self._noise, -1.0
             perturbed = self._perturbation(weight, precision, params, rows, effects)
-            deviation = _solve(matrix, sign * perturbed, sign * start, levels, _ROUGHLY)
+            deviation = _solve(matrix, sign * perturbed, sign * start, levels, closer * _ROUGHLY)
             self._noise = (rows, effects, deviation) if self._noise is None else None
             b.append(self._mode + deviation)
         shape = (joint.n_effects, joint.n_classes)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import dense_size
 from glmmnet.em.boundary import floored
 from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig

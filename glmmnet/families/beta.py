@@ -113,7 +113,7 @@ class Beta(MeanFamily, SingleFamily):
     def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:
         a, b = (shape.numpy() for shape in shapes(self.link, eta[:, 0], phi))
         share = y[:, 0].numpy()
-        return Tails.of(scipy.special.betainc(a, b, share), scipy.special.betainc(b, a, 1.0 - share))
+        return Tails.of(scipy.special.betainc(a, b, share), scipy.special.betaincc(a, b, share))
 
     def variance(self, mean: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return mean * (1 - mean) / (1.0 + a_row(phi))

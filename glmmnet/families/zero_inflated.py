@@ -20,9 +20,7 @@ class ZeroInflated(ZeroFamily):
     """0 with probability pi, else a count f: P(y) = pi [y = 0] + (1 - pi) f(y), logit pi = eta_1."""
 
     def log_prob(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        log_zero, log_count = zero_part(eta)
-        counts = log_count + self.counts.log_prob(eta[:, :1], y, phi)
-        return torch.where(y[:, 0] == 0, torch.logaddexp(log_zero, counts), counts)
+        return self._mixed(self.counts.log_prob(eta[:, :1], y, phi), eta, y)[0]
 
     def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return y > 0, torch.ones_like(y)
@@ -31,17 +29,18 @@ class ZeroInflated(ZeroFamily):
         expected = weights @ torch.sigmoid(eta[:, 1, 0])
         return ("zi", self.counts.name) if float(expected) < _NO_ZERO else None
 
-    def _share_of_counts(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Probability that the row is a count given its response, (n, S)."""
+    def _mixed(self, own: Tensor, eta: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density from the count part's own, and the probability that the row is a count, both (n, S)."""
         log_zero, log_count = zero_part(eta)
-        odds = log_count + self.at_zero(eta, phi)[0] - log_zero
-        return torch.where(y[:, 0] == 0, torch.sigmoid(odds), 1.0)
+        zero, counts = y[:, 0] == 0, log_count + own
+        share = torch.where(zero, torch.sigmoid(counts - log_zero), 1.0)
+        return torch.where(zero, torch.logaddexp(log_zero, counts), counts), share
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        share = self._share_of_counts(eta, y, phi)
+        log_prob, share = self._mixed(self.counts.log_prob(eta[:, :1], y, phi), eta, y)
         own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0]
         of_zero = (1 - share) - torch.sigmoid(eta[:, 1])
-        return self.log_prob(eta, y, phi), torch.stack([share * own, of_zero], dim=1)
+        return log_prob, torch.stack([share * own, of_zero], dim=1)
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         log_zero, log_count = zero_part(eta)
@@ -64,9 +63,9 @@ class ZeroInflated(ZeroFamily):
         return Tails(below, torch.exp(self.log_prob(eta, y, phi)), count * own.above)
 
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
-        share = self._share_of_counts(eta, y, phi)
         score, information, cross = dispersion_of(self.counts, eta, y, phi)
         own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0]
+        share = self._mixed(self.counts.log_prob(eta[:, :1], y, phi), eta, y)[1]
         unsure = share * (1 - share)
         crosses = [share * cross - unsure * own * score, unsure * score]
         return share * score, share * information - unsure * score.square(), torch.stack(crosses, dim=1)

@@ -525,6 +525,12 @@ def test_a_number_drawn_between_the_tails_is_uniform(family: Family, response: R
         assert scipy.stats.kstest(uniform[:, 0].numpy(), "uniform").pvalue > 1e-4
 
 
+def test_tails_of_a_share_near_0_add_up() -> None:
+    y = torch.tensor([1e-20, 1e-12, 0.3], dtype=torch.float64)[:, None, None]
+    tails = resolve("beta").tails(torch.full((3, 1, 1), -3.0, dtype=torch.float64), y, 0.2)
+    torch.testing.assert_close(tails.below + tails.above, torch.ones_like(tails.below))
+
+
 def test_far_tails_keep_their_digits() -> None:
     y = torch.full((1, 1, 1), 30.0, dtype=torch.float64)
     eta = torch.zeros(1, 1, 1, dtype=torch.float64)

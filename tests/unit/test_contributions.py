@@ -89,5 +89,7 @@ def test_what_is_not_one_row_is_refused():
         r.explain(frame().iloc[[1]].assign(x=np.nan))
     with pytest.raises(IndexError, match="row 300"):
         r.explain(300)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="row is a float"):
         r.explain(1.5)
+    with pytest.raises(TypeError, match=r"row is a Series; .*iloc\[\[0\]\]"):
+        r.explain(frame().iloc[0])

@@ -99,6 +99,50 @@ def test_other_files_are_refused(tmp_path):
             gn.load(tmp_path / name)
 
 
+def test_a_damaged_file_is_refused(tmp_path):
+    gaussian("y ~ x + (1 | g)").save(tmp_path / "model")
+    with safe_open(tmp_path / "model", framework="numpy") as file:
+        record = json.loads(file.metadata()["glmmnet"])
+        arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+    records = [{k: v for k, v in record.items() if k != name} for name in record]
+    for bad in (
+        3,
+        None,
+        "layout",
+        record | {"layout": "x"},
+        record | {"history": 17},
+        record | {"family": 17},
+        *records,
+    ):
+        save_file(arrays, tmp_path / "bad", {"glmmnet": json.dumps(bad)})
+        with pytest.raises(FitError, match="no model saved"):
+            gn.load(tmp_path / "bad")
+    save_file(arrays, tmp_path / "bad", {"glmmnet": "[" * 100_000})
+    with pytest.raises(FitError, match="no model saved"):
+        gn.load(tmp_path / "bad")
+    for name in ("X", "draws.b", "random.0.index", "params.sigma.0"):
+        rest = {k: v for k, v in arrays.items() if k != name}
+        save_file(rest, tmp_path / "bad", {"glmmnet": json.dumps(record)})
+        with pytest.raises(FitError, match="damaged"):
+            gn.load(tmp_path / "bad")
+
+
+def test_a_path_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder"):
+        gaussian("y ~ x").save(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        gaussian("y ~ x").save(tmp_path / "missing" / "model")
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
+def test_row_labels_of_several_levels_are_kept(tmp_path):
+    data = frame().assign(day=pd.Timestamp("2026-01-01")).set_index(["h", "day"], drop=False).rename_axis(["a", None])
+    r = gn.glmm("y ~ x", data).fit(seed=1)
+    r.save(tmp_path / "model")
+    pd.testing.assert_series_equal(gn.load(tmp_path / "model").predict(), r.predict())
+
+
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_families_are_made_again(name):
     for family in (resolve(name), *(FAMILIES[name](link=link.name) for link in FAMILIES[name].links)):

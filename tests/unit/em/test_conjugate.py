@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,6 +31,19 @@ def test_mode_and_covariance_are_those_of_the_posterior(joint_of, parameters_of)
     z = (deviation @ deviation.T / DRAWS - covariance) / error
     assert float(z.abs().max()) < 5.0
     assert 0.7 < float(z.std()) < 1.3
+
+
+def test_what_levels_share_is_drawn_where_the_residual_is_small(joint_of, parameters_of):
+    joint = joint_of("gaussian", (12, 1), (9, 1))
+    params = replace(parameters_of(joint), phi=1e-6)
+    fixed = joint.fixed_eta(params)
+    exact = gaussian_posterior(joint, fixed, params)
+    mode, b = ConjugateDraws(joint).draw(fixed, params, DRAWS)
+    covariance = torch.as_tensor(exact.factor.solve(torch.eye(joint.n_effects, dtype=torch.float64).numpy()))
+    sd = covariance.diagonal().sqrt()
+    assert float(((mode - exact.mode)[:, 0] / sd).abs().max()) < 0.1
+    ratio = b[:, 0].std(dim=1) / sd
+    assert float(ratio.min()) > 0.9 and float(ratio.max()) < 1.1
 
 
 def test_draws_that_follow_each_other_lie_on_opposite_sides_of_the_mode(joint_of, parameters_of):
