@@ -10,25 +10,31 @@ import torch
 from glmmnet.em import e_step
 from glmmnet.em.conjugate import ConjugateDraws
 from glmmnet.em.e_step import EStep
+from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import gaussian_posterior
 
 pytestmark = pytest.mark.usefixtures("seeded")
 DRAWS = 2000
 
 
-def test_mode_and_covariance_are_those_of_the_posterior(joint_of, parameters_of):
-    joint = joint_of("gaussian", (12, 2), (9, 1))
-    params = parameters_of(joint)
+def compared(joint: JointModel, params: Parameters) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Error of the mode (Q,), covariance of the exact posterior (Q, Q), deviations of draws from their mode (Q, S)."""
     fixed = joint.fixed_eta(params)
     exact = gaussian_posterior(joint, fixed, params)
     mode, b = ConjugateDraws(joint).draw(fixed, params, DRAWS)
     covariance = torch.as_tensor(exact.factor.solve(torch.eye(joint.n_effects, dtype=torch.float64).numpy()))
+    return (mode - exact.mode)[:, 0], covariance, (b - mode[:, :, None])[:, 0]
+
+
+def test_mode_and_covariance_are_those_of_the_posterior(joint_of, parameters_of):
+    joint = joint_of("gaussian", (12, 2), (9, 1))
+    params = parameters_of(joint)
+    error, covariance, deviation = compared(joint, params)
     sd = covariance.diagonal().sqrt()
-    assert float(((mode - exact.mode)[:, 0] / sd).abs().max()) < 0.03
-    deviation = (b - mode[:, :, None])[:, 0]
+    assert float((error / sd).abs().max()) < 0.03
     # Signs alternate, so that there are half as many independent products.
-    error = torch.sqrt((sd[:, None] ** 2 * sd**2 + covariance**2) / (DRAWS / 2))
-    z = (deviation @ deviation.T / DRAWS - covariance) / error
+    spread = torch.sqrt((sd[:, None] ** 2 * sd**2 + covariance**2) / (DRAWS / 2))
+    z = (deviation @ deviation.T / DRAWS - covariance) / spread
     assert float(z.abs().max()) < 5.0
     assert 0.7 < float(z.std()) < 1.3
 
@@ -36,13 +42,10 @@ def test_mode_and_covariance_are_those_of_the_posterior(joint_of, parameters_of)
 def test_what_levels_share_is_drawn_where_the_residual_is_small(joint_of, parameters_of):
     joint = joint_of("gaussian", (12, 1), (9, 1))
     params = replace(parameters_of(joint), phi=1e-6)
-    fixed = joint.fixed_eta(params)
-    exact = gaussian_posterior(joint, fixed, params)
-    mode, b = ConjugateDraws(joint).draw(fixed, params, DRAWS)
-    covariance = torch.as_tensor(exact.factor.solve(torch.eye(joint.n_effects, dtype=torch.float64).numpy()))
+    error, covariance, deviation = compared(joint, params)
     sd = covariance.diagonal().sqrt()
-    assert float(((mode - exact.mode)[:, 0] / sd).abs().max()) < 0.1
-    ratio = b[:, 0].std(dim=1) / sd
+    assert float((error / sd).abs().max()) < 0.1
+    ratio = deviation.std(dim=1) / sd
     assert float(ratio.min()) > 0.9 and float(ratio.max()) < 1.1
 
 
