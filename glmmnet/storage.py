@@ -111,23 +111,7 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
 
 
 def read(path: str | os.PathLike[str], context: Mapping[str, Any] | None, networks: Mapping[str, Any] | None) -> Stored:
-    """The model in a file; see :func:`write`.
-
-    Parameters
-    ----------
-    path : path
-    context : mapping, optional
-        The objects that the formula used besides columns and transforms; none are in the file.
-    networks : mapping, optional
-        The modules or factories that nn() blocks used; the file has their weights.
-
-    Raises
-    ------
-    FitError
-        The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
-    DesignError, FormulaError
-        An object of the context is missing; the formula is not allowed.
-    """
+    """The model in a file that :func:`write` made; arguments and errors are those of :func:`glmmnet.load`."""
     record, arrays = _contents(path)
     context = dict(context or {})
     try:
@@ -261,6 +245,7 @@ def _sampler_to_dict(sampler: Sampler | None) -> dict[str, Any] | None:
         return None
     if sampler.name not in SAMPLERS or type(sampler) is not SAMPLERS[sampler.name]:
         raise FitError(f"the sampler {sampler!r} is an object of your own, which cannot be saved without its code.")
+    # The registered samplers are dataclasses, which their protocol does not say.
     return {"name": sampler.name, "options": asdict(sampler)}  # type: ignore[call-overload]
 
 
