@@ -22,6 +22,7 @@ from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.stochastic import finish_by_scores, has_scores
 from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
+from glmmnet.em.stretch import Stretch, can_stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
 from glmmnet.joint import JointModel, Parameters
@@ -111,7 +112,7 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
             params, b = training.best_params, state.b
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, params, f)
-    for state in _given_f(problem, params, f, iteration, config, b):
+    for state in _after_network(problem, params, f, iteration, config, b):
         if problem.checkpoint is not None:
             problem.checkpoint.save(state.iteration, state.params, problem.predictor)
         yield state
@@ -124,6 +125,23 @@ def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) ->
     if sampler is None and joint.terms and not joint.family.quadratic:
         sampler = SAMPLERS["nuts"]()
     return NetworkTraining(Rows(joint, problem.xs), predictor, config, sampler, problem.held)
+
+
+def _after_network(
+    problem: Problem,
+    params: Parameters,
+    f: Tensor | None,
+    iteration: int,
+    config: EMConfig,
+    b: Tensor | None,
+) -> Iterator[EMState]:
+    """The polish; the network's output is free to be larger or smaller where it is one."""
+    if problem.predictor is None or f is None or not can_stretch(problem.joint, params, f):
+        yield from _given_f(problem, params, f, iteration, config, b)
+        return
+    stretch = Stretch(problem.joint, problem.predictor, f)
+    for state in _given_f(replace(problem, joint=stretch.joint), stretch.start(params), None, iteration, config, b):
+        yield stretch.folded(state)
 
 
 def _given_f(
