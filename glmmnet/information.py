@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import DENSE_LIMIT, dense_size, factorize
+from glmmnet.cholesky import DENSE_LIMIT, dense_size
 from glmmnet.design import Design
 from glmmnet.exact import GaussianLikelihood, orthonormal_columns
 from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
 from glmmnet.fixed_part import FixedColumns
-from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import has_factor, level_blocks
+from glmmnet.joint import JointModel
+from glmmnet.laplace import has_factor
+from glmmnet.marginal import marginal_information
 from glmmnet.observed import ObservedScore, has_observed
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.steps import ParameterSteps
@@ -35,8 +36,6 @@ _LOUIS_DRAWS = 250
 _RIDGE = 1e-3
 #: Columns of X whose singular value is below this share of the largest are linear combinations of the others.
 _RANK = 1e-10
-#: Relative accuracy and most steps of the conjugate gradients.
-_CG_TOLERANCE, _CG_STEPS = 1e-8, 500
 #: Variance parameters up to which the curvature of the exact likelihood is differenced: with many effects, with few.
 _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
 #: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from.
@@ -113,7 +112,7 @@ def fixed_covariance(fitted: Fitted, observed: Tensor | None) -> FixedCovariance
     if not columns.values.shape[1]:
         nothing = torch.zeros(joint.n_effects, joint.n_classes, 0, dtype=torch.float64)
         return FixedCovariance(torch.zeros(0, 0, dtype=torch.float64), 0, kind, nothing)
-    information, pull = _marginal_information(joint, fitted.working, weight, columns)
+    information, pull = marginal_information(joint, fitted.working, weight, columns)
     if observed is not None:
         kind, k = "observed", len(information)
         information = observed[:k, :k] - observed[:k, k:] @ _pinv(observed[k:, k:]) @ observed[k:, :k]
@@ -196,64 +195,6 @@ def _mean_weight(fitted: Fitted) -> Tensor:
     return total / draws.shape[2]
 
 
-def _marginal_information(
-    joint: JointModel, params: Parameters, weight: Tensor, columns: FixedColumns
-) -> tuple[Tensor, Tensor]:
-    """Information about the coefficients of `columns`, (m K, m K), and `pull`."""
-    weighted = columns.weighted(weight)
-    size, direct = weighted.shape[2], columns.information(weight)
-    if not joint.terms:
-        return direct, torch.zeros(0, joint.n_classes, size, dtype=torch.float64)
-    right = joint.random_transpose(weighted)
-    flat = right.reshape(-1, size)
-    if has_factor(joint):
-        factor = factorize(joint.information(weight) + joint.precision_matrix(params), joint.segments)
-        pull = torch.as_tensor(factor.solve(flat.numpy())).reshape(right.shape)
-    else:
-        pull = _conjugate_gradients(joint, params, weight, right)
-    explained = flat.T @ pull.reshape(-1, size)
-    return direct - 0.5 * (explained + explained.T), pull
-
-
-def _conjugate_gradients(joint: JointModel, params: Parameters, weight: Tensor, right: Tensor) -> Tensor:
-    """Solve (Z'WZ + P) x = right for all columns at once, (Q, C, k), preconditioned by the per-level blocks."""
-    precisions = joint.precisions(params)
-    factors = [
-        torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
-        for term, precision in zip(joint.terms, precisions, strict=True)
-    ]
-
-    def apply(v: Tensor) -> Tensor:
-        eta = joint.random_eta(v)
-        return joint.random_transpose(torch.einsum("ncd,nds->ncs", weight, eta)) + joint.prior(v, precisions)[1]
-
-    def precondition(v: Tensor) -> Tensor:
-        parts = []
-        for term, factor in zip(joint.terms, factors, strict=True):
-            own = v[term.rows].reshape(term.q, factor.shape[1], -1)
-            parts.append(torch.cholesky_solve(own, factor).reshape(-1, *v.shape[1:]))
-        return torch.cat(parts)
-
-    x = torch.zeros_like(right)
-    residual = right.clone()
-    z = precondition(residual)
-    direction = z.clone()
-    rz = (residual * z).sum(dim=(0, 1))
-    stop = _CG_TOLERANCE**2 * rz.clamp_min(1e-300)
-    for _ in range(_CG_STEPS):
-        if bool((rz <= stop).all()):
-            break
-        applied = apply(direction)
-        step = rz / (direction * applied).sum(dim=(0, 1)).clamp_min(1e-300)
-        x += step * direction
-        residual -= step * applied
-        z = precondition(residual)
-        fresh = (residual * z).sum(dim=(0, 1))
-        direction = z + fresh / rz.clamp_min(1e-300) * direction
-        rz = fresh
-    return x
-
-
 def _pinv(matrix: Tensor) -> Tensor:
     if not len(matrix):
         return matrix
@@ -302,7 +243,7 @@ def variance_errors(fitted: Fitted, observed: Tensor | None) -> VarianceErrors:
         information, known = _sampled(fitted, active)
         if _shares_with_dispersion(joint):
             basis, _, _ = _basis(joint, 0)
-            of_beta, pull = _marginal_information(joint, fitted.working, _mean_weight(fitted), basis)
+            of_beta, pull = marginal_information(joint, fitted.working, _mean_weight(fitted), basis)
             shared, _ = _about_both(fitted, basis, pull)
             # About log phi^(1/2), which comes last.
             lost = 4.0 * float(shared @ _pinv(of_beta) @ shared)

@@ -22,7 +22,7 @@ from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.stochastic import finish_by_scores, has_scores
 from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
-from glmmnet.em.stretch import Stretch, can_stretch
+from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
 from glmmnet.joint import JointModel, Parameters
@@ -135,11 +135,12 @@ def _after_network(
     config: EMConfig,
     b: Tensor | None,
 ) -> Iterator[EMState]:
-    """The polish; the network's output is free to be larger or smaller where it is one."""
-    if problem.predictor is None or f is None or not can_stretch(problem.joint, params, f):
+    """The polish; the network's output may become larger or smaller where it is one and its size is told."""
+    joint, predictor = problem.joint, problem.predictor
+    stretch = None if predictor is None or f is None or joint.n_outputs > 1 else Stretch(joint, predictor, f)
+    if stretch is None or not stretch.is_told(params):
         yield from _given_f(problem, params, f, iteration, config, b)
         return
-    stretch = Stretch(problem.joint, problem.predictor, f)
     for state in _given_f(replace(problem, joint=stretch.joint), stretch.start(params), None, iteration, config, b):
         yield stretch.folded(state)
 

@@ -11,8 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from glmmnet.em.boundary import floored
 from glmmnet.em.state import EMState
 from glmmnet.joint import JointModel, Parameters
+from glmmnet.marginal import marginal_information
 from glmmnet.networks import NeuralPredictor
 
 #: Name of the column; no term of a formula is called so.
@@ -28,6 +30,7 @@ class Stretch:
     Parameters
     ----------
     joint : JointModel
+        With one output of the network.
     predictor : NeuralPredictor
         Its scale and centre follow the factor of f, see :meth:`folded`.
     f : Tensor, (n, 1)
@@ -45,7 +48,20 @@ class Stretch:
             joint, X=torch.cat([joint.X, f], dim=1), x_names=(*joint.x_names, _COLUMN), x_loading=loading
         )
 
-    def start(self, params: Parameters) -> Parameters:
+    def is_told(self, params: Parameters) -> bool:
+        """Whether the rows tell the factor far better than what f has learned of them biases it.
+
+        What the other columns and the random effects can take of f tells nothing.
+        """
+        joint, params = self.joint, self.start(params)
+        weight = joint.weight(joint.fixed_eta(params), params.phi)[..., 0]
+        information, _ = marginal_information(joint, floored(joint, params), weight, joint.columns)
+        shared = information[-1, :-1]
+        left = information[-1, -1] - shared @ torch.linalg.pinv(information[:-1, :-1], hermitian=True) @ shared
+        return float(left) > _KNOWN**-2
+
+    @staticmethod
+    def start(params: Parameters) -> Parameters:
         """`params` with a factor of 1."""
         return replace(params, beta=torch.cat([params.beta, torch.ones(1, 1, dtype=torch.float64)]))
 
@@ -56,17 +72,3 @@ class Stretch:
         self._predictor.centre.copy_(self._centre * factor)
         params = replace(state.params, beta=state.params.beta[:-1])
         return replace(state, params=params, f=self._f * factor)
-
-
-def can_stretch(joint: JointModel, params: Parameters, f: Tensor) -> bool:
-    """Whether the network has one output, and the rows tell its size far better than learning from them biases it.
-
-    Parameters
-    ----------
-    f : Tensor, (n, outputs)
-    """
-    if joint.n_outputs > 1:
-        return False
-    weight, loaded = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0], joint.loaded(f)
-    information = float(torch.einsum("nc,ncd,nd->", loaded, weight, loaded))
-    return information > _KNOWN**-2

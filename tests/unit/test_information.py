@@ -10,7 +10,7 @@ import torch
 from _fits import QUICK, bernoulli, categorical, dense, frame, gaussian, network
 
 import glmmnet as gn
-from glmmnet import information
+from glmmnet import marginal
 from glmmnet.information import _inverse_diagonal, fixed_covariance, observed_information, variance_errors
 from glmmnet.likelihood import log_likelihood
 from glmmnet.quadrature import derivative_nodes, second_order
@@ -149,7 +149,7 @@ def test_variance_errors_are_the_curvature_of_the_exact_likelihood():
 def test_conjugate_gradients_agree_with_cholesky(monkeypatch):
     for r in (gaussian(), categorical("bb")):
         exact = fixed_covariance(r.fitted, observed_information(r.fitted))
-        monkeypatch.setattr(information, "has_factor", lambda joint: False)
+        monkeypatch.setattr(marginal, "has_factor", lambda joint: False)
         other = fixed_covariance(r.fitted, observed_information(r.fitted))
         monkeypatch.undo()
         torch.testing.assert_close(other.matrix, exact.matrix, rtol=1e-6, atol=1e-10)

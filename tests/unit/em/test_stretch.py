@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import glmmnet as gn
-from glmmnet.em.stretch import can_stretch
+from glmmnet.em.loop import starting_parameters
+from glmmnet.em.stretch import Stretch
+from glmmnet.networks import NeuralPredictor
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -69,8 +71,12 @@ def test_a_fit_goes_on_from_its_checkpoint_with_the_same_f(tmp_path):
     assert again.llf == pytest.approx(first.llf, abs=1e-4)
 
 
-def test_several_outputs_have_no_common_size():
-    data = pd.DataFrame({"y": list("abc") * 3000, "x": np.arange(9000.0) % 7, "g": np.arange(9000) % 50})
-    joint = gn.glmm("y ~ nn(x) + (1 | g)", data, family="categorical")._joint
-    params = gn.em.loop.starting_parameters(joint)
-    assert not can_stretch(joint, params, torch.ones(9000, 3, dtype=torch.float64))
+def test_what_other_columns_and_groups_take_of_f_tells_nothing():
+    data = rows(8000, "gaussian")
+    for formula, x in (("y ~ x + nn(x) + (1 | g)", data["x"]), ("y ~ nn(x) + (1 | g)", np.sin(data["g"]))):
+        joint = gn.glmm(formula, data.assign(x=x), nn=FLAT)._joint
+        f = torch.as_tensor(np.array(x - x.mean()))[:, None]
+        stretch = Stretch(joint, NeuralPredictor([torch.nn.Identity()], 1), f)
+        assert not stretch.is_told(starting_parameters(joint))
+        other = torch.as_tensor(3 * np.sin(3 * data["x"].to_numpy()))[:, None]
+        assert Stretch(joint, NeuralPredictor([torch.nn.Identity()], 1), other).is_told(starting_parameters(joint))
