@@ -24,11 +24,22 @@ _NETWORK = "network."
 
 @dataclass(frozen=True)
 class Reached:
-    """Where an earlier fit stood: iteration, estimates, and the learned network's weights (None without one)."""
+    """Where an earlier fit stood.
+
+    Attributes
+    ----------
+    iteration : int
+    params : Parameters
+    network : dict of str to Tensor, or None
+        Weights of the learned network.
+    stretched : bool
+        Whether its size is free, see :mod:`glmmnet.em.stretch`.
+    """
 
     iteration: int
     params: Parameters
     network: dict[str, Tensor] | None
+    stretched: bool
 
 
 @dataclass(frozen=True)
@@ -45,13 +56,15 @@ class Checkpoint:
     path: Path
     fingerprint: str
 
-    def save(self, iteration: int, params: Parameters, predictor: NeuralPredictor | None) -> None:
+    def save(
+        self, iteration: int, params: Parameters, predictor: NeuralPredictor | None, *, stretched: bool = False
+    ) -> None:
         """Write the state after an iteration; the old file stays whole until the new one is complete."""
         tensors = {"beta": params.beta.contiguous(), "phi": torch.tensor(params.phi, dtype=torch.float64)}
         tensors |= {f"sigma.{k}": sigma.contiguous() for k, sigma in enumerate(params.sigma)}
         if predictor is not None:
             tensors |= {_NETWORK + name: value.contiguous() for name, value in predictor.state_dict().items()}
-        state = json.dumps({"fingerprint": self.fingerprint, "iteration": iteration})
+        state = json.dumps({"fingerprint": self.fingerprint, "iteration": iteration, "stretched": stretched})
         part = self.path.with_name(self.path.name + ".part")
         save_file(tensors, part, metadata={"glmmnet": state})
         os.replace(part, self.path)
@@ -80,4 +93,4 @@ class Checkpoint:
         sigma = tuple(tensors[f"sigma.{k}"] for k in range(sum(name.startswith("sigma.") for name in tensors)))
         network = {n.removeprefix(_NETWORK): value for n, value in tensors.items() if n.startswith(_NETWORK)}
         params = Parameters(tensors["beta"], sigma, float(tensors["phi"]))
-        return Reached(int(state["iteration"]), params, network or None)
+        return Reached(int(state["iteration"]), params, network or None, bool(state.get("stretched")))

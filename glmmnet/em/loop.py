@@ -96,12 +96,14 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     Uses torch's global generator. Without a sampler and with a Gaussian likelihood the polish maximises the exact
     likelihood instead. With a checkpoint a learned network is not learned again.
     """
-    joint, f, params = problem.joint, None, starting_parameters(problem.joint)
-    iteration, b = 0, None
+    joint, params = problem.joint, starting_parameters(problem.joint)
+    iteration, b, f = 0, None, None
+    stretch: Stretch | None = None
     reached = problem.checkpoint.load() if problem.checkpoint is not None else None
     if reached is not None:
         iteration, params = reached.iteration, reached.params
     if problem.predictor is not None:
+        training = None
         if reached is not None and reached.network is not None:
             problem.predictor.load_state_dict(reached.network)
         else:
@@ -112,10 +114,38 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
             params, b = training.best_params, state.b
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, params, f)
-    for state in _after_network(problem, params, f, iteration, config, b):
+        if joint.n_outputs == 1:
+            stretch = Stretch(joint, problem.predictor, f)
+            resumed = reached is not None and reached.stretched
+            free = resumed if training is None or b is None else _is_free(stretch, training, params, b)
+            stretch = stretch if free else None
+    for state in _polished(problem, stretch, params, f, iteration, config, b):
         if problem.checkpoint is not None:
-            problem.checkpoint.save(state.iteration, state.params, problem.predictor)
+            problem.checkpoint.save(state.iteration, state.params, problem.predictor, stretched=stretch is not None)
         yield state
+
+
+def _is_free(stretch: Stretch, training: NetworkTraining, params: Parameters, b: Tensor) -> bool:
+    """Whether all rows tell the size of f, and those held out do not speak against where it would go."""
+    factor = stretch.first_step(params, b)
+    return factor is not None and not training.refutes(factor, params)
+
+
+def _polished(
+    problem: Problem,
+    stretch: Stretch | None,
+    params: Parameters,
+    f: Tensor | None,
+    iteration: int,
+    config: EMConfig,
+    b: Tensor | None,
+) -> Iterator[EMState]:
+    """The polish, f frozen but for its size where that is free."""
+    if stretch is None:
+        yield from _given_f(problem, params, f, iteration, config, b)
+        return
+    for state in _given_f(replace(problem, joint=stretch.joint), stretch.start(params), None, iteration, config, b):
+        yield stretch.folded(state)
 
 
 def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) -> NetworkTraining:
@@ -125,24 +155,6 @@ def _training(problem: Problem, predictor: NeuralPredictor, config: EMConfig) ->
     if sampler is None and joint.terms and not joint.family.quadratic:
         sampler = SAMPLERS["nuts"]()
     return NetworkTraining(Rows(joint, problem.xs), predictor, config, sampler, problem.held)
-
-
-def _after_network(
-    problem: Problem,
-    params: Parameters,
-    f: Tensor | None,
-    iteration: int,
-    config: EMConfig,
-    b: Tensor | None,
-) -> Iterator[EMState]:
-    """The polish; the network's output may become larger or smaller where it is one and its size is told."""
-    joint, predictor = problem.joint, problem.predictor
-    stretch = None if predictor is None or f is None or joint.n_outputs > 1 else Stretch(joint, predictor, f)
-    if stretch is None or not stretch.is_told(params):
-        yield from _given_f(problem, params, f, iteration, config, b)
-        return
-    for state in _given_f(replace(problem, joint=stretch.joint), stretch.start(params), None, iteration, config, b):
-        yield stretch.folded(state)
 
 
 def _given_f(

@@ -32,6 +32,8 @@ _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1700, 12, 200
 _TUNED_EPOCHS, _TUNING = (0, 2, 8), 10
 #: Pairs of points that stand for the posterior of b in the held-out deviance.
 _SPREAD = 4
+#: Deviance that the held-out rows lose where they speak against something.
+_WORSE = 2.0
 #: Gain of the averaging while the network learns, after the first epochs.
 _GAIN, _FULL_GAIN_EPOCHS = 0.3, 2
 
@@ -163,16 +165,24 @@ class NetworkTraining:
             self._schedule.step()
             self._average.update()
 
-    def _valid_deviance(self, params: Parameters, f: Tensor) -> float:
+    def refutes(self, factor: float, params: Parameters) -> bool:
+        """Whether the held-out rows speak against an f that is larger by a factor; without such rows nothing may be."""
+        if self.valid is None:
+            return True
+        f = self.predictor.predict(self.train.xs)
+        larger, own = (self._valid_deviance(params, f, by) for by in (factor, 1.0))
+        return (larger - own) * float(self.valid.joint.weights.sum()) > _WORSE
+
+    def _valid_deviance(self, params: Parameters, f: Tensor, factor: float = 1.0) -> float:
         """-2 log predictive density a held-out row, b integrated over its Laplace approximation given f (n, C).
 
         At a point of b it would favour small f and small variances: what is uncertain must not be claimed. The same
-        normal numbers serve every epoch, so that epochs can be told apart.
+        normal numbers serve every epoch, so that epochs can be told apart. `factor` is that of f on these rows alone.
         """
         if self.valid is None:
             return float("-inf")
         joint = self.valid.joint
-        eta = joint.fixed_eta(params, self.predictor.predict(self.valid.xs))
+        eta = joint.fixed_eta(params, factor * self.predictor.predict(self.valid.xs))
         if joint.terms:
             eta = eta + joint.random_eta(self._spread_out(params, f))
         log_p = joint.family.log_prob(eta, joint.target.y, joint.row_phi(params.phi))

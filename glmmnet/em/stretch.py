@@ -20,7 +20,7 @@ from glmmnet.networks import NeuralPredictor
 #: Name of the column; no term of a formula is called so.
 _COLUMN = "nn()"
 #: Standard error of the factor below which it is free. What f has learned of the rows' noise makes the factor too large
-#: by about a hundred times its variance: 2 % here, as much as it mends; 10 and 20 % with 5,000 and 2,000 binary rows.
+#: by hundreds of times its variance: as much as it mends here, by 10 and 20 % with 5,000 and 2,000 binary rows.
 _KNOWN = 0.015
 
 
@@ -48,17 +48,20 @@ class Stretch:
             joint, X=torch.cat([joint.X, f], dim=1), x_names=(*joint.x_names, _COLUMN), x_loading=loading
         )
 
-    def is_told(self, params: Parameters) -> bool:
-        """Whether the rows tell the factor far better than what f has learned of them biases it.
+    def first_step(self, params: Parameters, b: Tensor) -> float | None:
+        """The factor after one step from 1, given draws b (Q, C, S); None where the rows tell it too little.
 
         What the other columns and the random effects can take of f tells nothing.
         """
         joint, params = self.joint, self.start(params)
-        weight = joint.weight(joint.fixed_eta(params), params.phi)[..., 0]
+        fixed = joint.fixed_eta(params)
+        weight = joint.weight(fixed, params.phi)[..., 0]
         information, _ = marginal_information(joint, floored(joint, params), weight, joint.columns)
-        shared = information[-1, :-1]
-        left = information[-1, -1] - shared @ torch.linalg.pinv(information[:-1, :-1], hermitian=True) @ shared
-        return float(left) > _KNOWN**-2
+        _, score = joint.log_likelihood_and_score(fixed + joint.random_eta(b), params.phi)
+        score = joint.columns.transpose(score).mean(dim=1)
+        share = torch.linalg.pinv(information[:-1, :-1], hermitian=True) @ information[:-1, -1]
+        left = float(information[-1, -1] - share @ information[:-1, -1])
+        return 1.0 + float(score[-1] - share @ score[:-1]) / left if left > _KNOWN**-2 else None
 
     @staticmethod
     def start(params: Parameters) -> Parameters:

@@ -55,3 +55,22 @@ def test_the_same_weights_have_the_same_deviance():
     params = starting_parameters(phase.train.joint)
     f = phase.predictor.predict(phase.train.xs)
     assert phase._valid_deviance(params, f) == phase._valid_deviance(params, f)
+
+
+def test_held_out_rows_refute_a_factor_of_f_that_costs_them_deviance():
+    phase = training()
+    params = list(phase.run(starting_parameters(phase.train.joint)))[-1].params
+    f = phase.predictor.predict(phase.train.xs)
+    rows = phase.valid.joint.n
+    refuted = {}
+    for factor in (0.0, 0.5, 0.9, 1.0, 1.1, 2.0, 4.0):
+        lost = rows * (phase._valid_deviance(params, f, factor) - phase._valid_deviance(params, f))
+        refuted[factor] = phase.refutes(factor, params)
+        assert refuted[factor] == (lost > 2.0)
+    assert refuted[4.0] and not refuted[1.0]
+
+
+def test_without_held_out_rows_no_factor_of_f_is_trusted():
+    phase = training()
+    phase.valid = None
+    assert phase.refutes(1.0, starting_parameters(phase.train.joint))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ import torch
 import glmmnet as gn
 from glmmnet.em.loop import starting_parameters
 from glmmnet.em.stretch import Stretch
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.laplace import gaussian_posterior
 from glmmnet.networks import NeuralPredictor
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -75,8 +79,29 @@ def test_what_other_columns_and_groups_take_of_f_tells_nothing():
     data = rows(8000, "gaussian")
     for formula, x in (("y ~ x + nn(x) + (1 | g)", data["x"]), ("y ~ nn(x) + (1 | g)", np.sin(data["g"]))):
         joint = gn.glmm(formula, data.assign(x=x), nn=FLAT)._joint
+        params, b = starting_parameters(joint), torch.zeros(joint.n_effects, 1, 1, dtype=torch.float64)
         f = torch.as_tensor(np.array(x - x.mean()))[:, None]
-        stretch = Stretch(joint, NeuralPredictor([torch.nn.Identity()], 1), f)
-        assert not stretch.is_told(starting_parameters(joint))
+        assert Stretch(joint, identity(), f).first_step(params, b) is None
         other = torch.as_tensor(3 * np.sin(3 * data["x"].to_numpy()))[:, None]
-        assert Stretch(joint, NeuralPredictor([torch.nn.Identity()], 1), other).is_told(starting_parameters(joint))
+        assert Stretch(joint, identity(), other).first_step(params, b) is not None
+
+
+def identity() -> NeuralPredictor:
+    return NeuralPredictor([torch.nn.Identity()], 1)
+
+
+def test_the_first_step_is_the_regression_on_f_where_eta_is_linear():
+    data = rows(4000, "gaussian")
+    joint = gn.glmm("y ~ nn(x) + (1 | g)", data, nn=FLAT)._joint
+    f = torch.as_tensor(1.7 * np.sin(data["x"].to_numpy()))[:, None]
+    stretch, params = Stretch(joint, identity(), f), replace(starting_parameters(joint), phi=1.0)
+    found = stretch.first_step(params, laplace_draws(joint, params, f))
+    x, v = stretch.joint.X.numpy(), joint.z_matrix.toarray()
+    v = v @ v.T * float(params.sigma[0]) + np.eye(len(x)) * params.phi
+    weighted = np.linalg.solve(v, x)
+    expected = np.linalg.solve(x.T @ weighted, weighted.T @ data["y"].to_numpy())
+    assert found == pytest.approx(expected[-1], rel=0.01)
+
+
+def laplace_draws(joint: JointModel, params: Parameters, f: torch.Tensor) -> torch.Tensor:
+    return gaussian_posterior(joint, joint.fixed_eta(params, f), params).draw(200)
