@@ -53,11 +53,14 @@ class ZeroFamily(SingleFamily):
             raise self.disagree(response, "has no zeros", f"use family={self.counts.name!r}")
         return Target(y, predictors=("count", "zi"), loadings={"": (1.0, 0.0), "zi": (0.0, 1.0)})
 
+    def counts_at(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        """Log probability of y under the count part and its derivative with respect to eta_0, (n, S)."""
+        kernel, score = self.counts.log_prob_and_score(eta[:, :1], y, phi)
+        return kernel + self.counts.constant(y[:, 0], phi), score[:, 0]
+
     def at_zero(self, eta: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        """Log probability of 0 under the count part and its derivative with respect to eta_0, (n, S)."""
-        zero = torch.zeros_like(eta[:, :1, :1])
-        log_p = self.counts.log_prob(eta[:, :1], zero, phi)
-        return log_p, self.counts.log_prob_and_score(eta[:, :1], zero, phi)[1][:, 0]
+        """The same of no count."""
+        return self.counts_at(eta, torch.zeros_like(eta[:, :1, :1]), phi)
 
     def unbounded(self, y: Tensor) -> Tensor:
         # Zeros grow ever more probable with eta_1, counts as it falls.

@@ -38,11 +38,14 @@ class Hurdle(ZeroFamily):
         return torch.where(y[:, 0] == 0, log_zero, counts)
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
+        log_zero, log_count = zero_part(eta)
         log_none, slope = self.at_zero(eta, phi)
+        log_own, score = self.counts_at(eta, y, phi)
         zero = y[:, 0] == 0
-        own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0] + _odds(log_none) * slope
+        log_p = torch.where(zero, log_zero, log_count + log_own - _log_some(log_none))
+        of_count = torch.where(zero, 0.0, score + _odds(log_none) * slope)
         of_zero = zero.to(eta.dtype) - torch.sigmoid(eta[:, 1])
-        return self.log_prob(eta, y, phi), torch.stack([torch.where(zero, 0.0, own), of_zero], dim=1)
+        return log_p, torch.stack([of_count, of_zero], dim=1)
 
     def weight(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         log_zero, log_count = zero_part(eta)

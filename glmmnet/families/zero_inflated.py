@@ -37,8 +37,8 @@ class ZeroInflated(ZeroFamily):
         return torch.where(zero, torch.logaddexp(log_zero, counts), counts), share
 
     def log_prob_and_score(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor]:
-        log_prob, share = self._mixed(self.counts.log_prob(eta[:, :1], y, phi), eta, y)
-        own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0]
+        log_own, own = self.counts_at(eta, y, phi)
+        log_prob, share = self._mixed(log_own, eta, y)
         of_zero = (1 - share) - torch.sigmoid(eta[:, 1])
         return log_prob, torch.stack([share * own, of_zero], dim=1)
 
@@ -64,8 +64,8 @@ class ZeroInflated(ZeroFamily):
 
     def dispersion_derivatives(self, eta: Tensor, y: Tensor, phi: Dispersion) -> tuple[Tensor, Tensor, Tensor]:
         score, information, cross = dispersion_of(self.counts, eta, y, phi)
-        own = self.counts.log_prob_and_score(eta[:, :1], y, phi)[1][:, 0]
-        share = self._mixed(self.counts.log_prob(eta[:, :1], y, phi), eta, y)[1]
+        log_own, own = self.counts_at(eta, y, phi)
+        share = self._mixed(log_own, eta, y)[1]
         unsure = share * (1 - share)
         crosses = [share * cross - unsure * own * score, unsure * score]
         return share * score, share * information - unsure * score.square(), torch.stack(crosses, dim=1)
