@@ -118,6 +118,8 @@ SLOW = {
     "x separates grades",
 }
 SLOW_FAMILIES = {"studentt", "tweedie", "zeroinflatednegativebinomial"}
+#: Counts as classes: seven of them in 36 rows, as many texts of few rows are.
+SLOW_CASES = {("categorical", "a level of zeros")}
 
 
 #: (family, kind) -> spreads beyond the data that the maximum of the likelihood itself has means at: of y = (x > 0) on a
@@ -131,7 +133,7 @@ REACH = {
 
 
 def marks(family: str, kind: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] * (kind in SLOW or family in SLOW_FAMILIES)
+    return [pytest.mark.slow] * (kind in SLOW or family in SLOW_FAMILIES or (family, kind) in SLOW_CASES)
 
 
 def cases(ugly: dict[str, Values]) -> pytest.MarkDecorator:
