@@ -41,13 +41,13 @@ def without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) ->
     Such a variance is below a tenth of its standard error at 0, (2 / sum over levels of information^2)^(1/2), which
     costs less than 0.01 of deviance.
     """
-    weight = joint.weight(joint.fixed_eta(params, f), params.phi)[..., 0]
-    keep = []
+    eta, keep = joint.fixed_eta(params, f), []
     for term, matrix in zip(joint.terms, params.sigma, strict=True):
         if term.loading is None:
-            about_level = term.level_sum(term.columns().square()[:, :, None] * weight.diagonal(dim1=1, dim2=2)[:, None])
+            weight = joint.weight_diagonal(eta, params.phi)[..., 0]
+            about_level = term.level_sum(term.columns().square()[:, :, None] * weight[:, None])
         else:
-            about_level = term.information(weight).diagonal(dim1=1, dim2=2)[:, :, None]
+            about_level = term.information(joint.weight(eta, params.phi)[..., 0]).diagonal(dim1=1, dim2=2)[:, :, None]
         error = (2.0 / about_level.square().sum(dim=0).clamp_min(1e-300)).sqrt().T
         keep.append(matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error)
     return without(joint, params, keep)

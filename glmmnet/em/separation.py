@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import scipy.optimize
 import scipy.sparse as sp
@@ -16,6 +18,8 @@ _FLAT = 1e-2
 _NONZERO = 1e-6
 #: Cost of the intercept beside 1 of every other column: whatever separates, it is not to be blamed.
 _COST_OF_INTERCEPT = 1e-3
+#: Entries of the linear programme above which it is not solved.
+_MOST_ENTRIES = 200_000_000
 #: Standard deviations of a term beyond this, in units of eta: nearly all levels have probabilities of 0 or 1.
 _RUNAWAY_SD = 15.0
 #: Means farther from the response than so many times its range are no extrapolation.
@@ -40,28 +44,45 @@ def separating_columns(joint: JointModel, params: Parameters, f: Tensor | None =
     Konis (2007), Linear programming algorithms for detecting separated data in binary logistic regression models,
     section 3.3.
     """
-    rows = joint.family.unbounded(joint.target.y)
-    if rows is None or not joint.x_names:
+    family, y = joint.family, joint.target.y
+    if not joint.x_names or family.unbounded(y[:1]) is None:
         return ()
     eta = joint.fixed_eta(params, f)
-    weight = joint.family.weight(eta, joint.target.y, params.phi)[..., 0].diagonal(dim1=1, dim2=2)
+    weight = family.weight_diagonal(eta, y, params.phi)[..., 0]
     if joint.x_loading is None:
         weight = weight.sum(dim=1, keepdim=True)
-    counted = (joint.weights > 0) & (rows != 0).any(dim=2).any(dim=1)
-    if not bool((weight[counted] <= _FLAT * weight[counted].amax(dim=0)).any()):
+    counted = joint.weights > 0
+    if not _some_vanished(weight[counted]):
+        return ()
+    # Rows that are alike constrain alike; of many classes those of all rows would fill the memory.
+    _, first, alike = np.unique(np.hstack([y[:, :, 0], joint.X]), axis=0, return_index=True, return_inverse=True)
+    if len(first) * joint.n_predictors**2 * joint.X.shape[1] * joint.n_coefficients > _MOST_ENTRIES:
+        return ()
+    rows = cast(Tensor, family.unbounded(y[first]))
+    told = (rows != 0).any(dim=2).any(dim=1)
+    counted &= told[alike.ravel()]
+    if not _some_vanished(weight[counted]):
         return ()
     x = joint.X[counted].numpy()
     spread, size = x.std(axis=0), np.sqrt((x**2).mean(axis=0))
     constant = spread <= 1e-12 * size
-    if joint.intercepts:
-        x = np.where(constant, x, x - x.mean(axis=0))
-    x = x / np.where(constant, np.maximum(size, 1e-300), spread)
+    centre = np.where(constant | (not joint.intercepts), 0.0, x.mean(axis=0))
+    kept = told & torch.zeros(len(first), dtype=torch.bool).index_fill_(
+        0, torch.as_tensor(alike.ravel())[counted], True
+    )
+    x = (joint.X[first].numpy() - centre) / np.where(constant, np.maximum(size, 1e-300), spread)
     loading = None if joint.x_loading is None else joint.x_loading.numpy()
-    direction = _direction(x, rows[counted].numpy(), np.where(constant, _COST_OF_INTERCEPT, 1.0), loading)
+    cost = np.where(constant, _COST_OF_INTERCEPT, 1.0)
+    direction = _direction(x[kept], rows[kept].numpy(), cost, loading)
     involved = np.abs(direction).max(axis=1, initial=0.0) > _NONZERO
     if (involved & ~constant).any():
         involved &= ~constant
     return tuple(name for name, is_in in zip(joint.x_names, involved, strict=True) if is_in)
+
+
+def _some_vanished(weight: Tensor) -> bool:
+    """Whether some weight (n, K) is nothing beside the largest of its column."""
+    return bool((weight <= _FLAT * weight.amax(dim=0)).any()) if len(weight) else False
 
 
 def separating_groups(joint: JointModel, params: Parameters) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import glmmnet as gn
+from glmmnet.em import separation
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.joint import JointModel, Parameters
 
@@ -88,6 +89,24 @@ def test_classes_in_the_order_of_a_column(reference: str | None) -> None:
     assert found(joint_for("c ~ x + z", family, x=x, c=c)) == ("x",)
     c[:30] = np.resize(list("abc"), 30)
     assert found(joint_for("c ~ x + z", family, x=x, c=c)) == ()
+
+
+def test_rows_that_are_alike_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = np.array([f"c{k % 20:02}" for k in range(200)])
+    whole, seen = gn.families.Categorical.unbounded, []
+    monkeypatch.setattr(gn.families.Categorical, "unbounded", lambda own, y: seen.append(len(y)) or whole(own, y))
+    for half, names in ((np.arange(200) % 40 < 20, ()), (np.arange(200) % 20 < 10, ("b",))):
+        joint = joint_for("c ~ b", "categorical", c=c, b=half)
+        params = far_out(joint)
+        params.beta[1] *= 20.0
+        params.beta[0] = 0.0
+        assert separating_columns(joint, params) == names
+        assert seen[-1] == len(pd.DataFrame({"c": c, "b": half}).drop_duplicates())
+
+
+def test_a_programme_too_large_is_not_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separation, "_MOST_ENTRIES", 200 * 2 - 1)
+    assert found(joint_for("b ~ x")) == ()
 
 
 def test_nothing_is_looked_for_where_nothing_ran_away() -> None:
