@@ -15,6 +15,8 @@ from glmmnet.simulate import simulate_response
 LEVELS, ROWS = 60, 30
 #: Standard deviations of (1 + x | g), their correlation, and the standard deviation of (1 | h).
 SD_G, COR_G, SD_H = np.array([0.5, 0.3]), 0.3, 0.4
+#: The same by name.
+SD = {"g|(Intercept)": float(SD_G[0]), "g|x": float(SD_G[1]), "h|(Intercept)": SD_H}
 _TRIALS = 10
 
 
@@ -135,14 +137,13 @@ def simulate(name: str, seed: int) -> Simulated:
     for label, (intercept, slope) in scenario.beta.items():
         prefix = f"{label}:" if label else ""
         fixed |= {f"{prefix}x": slope} | ({} if intercept is None else {f"{prefix}Intercept": intercept})
-    sd = {"g|(Intercept)": SD_G[0], "g|x": SD_G[1], "h|(Intercept)": SD_H}
     return Simulated(
         frame,
         f"{'p(y, m)' if family.of_trials else 'y'} ~ x + (1 + x | g) + (1 | h)",
         family,
         scenario.model_options,
         fixed,
-        {part + tail: float(value) for tail in tails for part, value in sd.items()},
+        {part + tail: value for tail in tails for part, value in SD.items()},
         {"g|(Intercept)|x": COR_G} if labels == ("",) else {},
         scenario.phi,
     )

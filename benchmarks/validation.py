@@ -14,12 +14,12 @@ from tabulate import tabulate
 import glmmnet as gn
 from benchmarks._harness import Report, measured
 from benchmarks._references import by_name, correlation, standard_deviations
-from benchmarks._scenarios import LEVELS, ROWS, SCENARIOS, simulate
+from benchmarks._scenarios import LEVELS, ROWS, SCENARIOS, SD, simulate
 from glmmnet.families import FAMILIES
 
 #: Data sets a family; of those with more the coverage is known to 1.5 %.
 _SETS, _MANY, _WITH_MANY = 20, 200, ("gaussian", "bernoulli", "poisson")
-_ERROR, _COVERED = "error.", "covered."
+_ERROR, _COVERED, _SD = "error.", "covered.", "sd "
 #: Neither estimates nor standard errors need more final draws.
 _FEW_DRAWS = {"chains": 2, "draws": 25}
 
@@ -64,7 +64,7 @@ def figures(name: str, seed: int) -> Mapping[str, Any]:
         intervals = results.conf_int()
     found, sds = by_name(results.params), standard_deviations(results)
     errors = {term: found[term] - value for term, value in data.fixed.items()}
-    errors |= {f"sd {part}": sds[part] - value for part, value in data.sd.items()}
+    errors |= {_SD + part: sds[part] - value for part, value in data.sd.items()}
     errors |= {f"cor {pair}": correlation(results, pair) - value for pair, value in data.cor.items()}
     if results.family.has_dispersion:
         # Of its logarithm, which is nearer to normal.
@@ -86,7 +86,7 @@ def _as_params(interval: pd.Series) -> pd.Series | pd.DataFrame:
 
 
 def table(frame: pd.DataFrame) -> list[list[Any]]:
-    """One row a family and parameter: data sets, mean error, its Monte Carlo standard error, their ratio, coverage."""
+    """One row a family and parameter: data sets, mean error, its Monte Carlo standard error, bias, rest, coverage."""
     rows: list[list[Any]] = []
     for name, own in frame.groupby("scenario", sort=False):
         for column in own.filter(like=_ERROR):
@@ -95,12 +95,26 @@ def table(frame: pd.DataFrame) -> list[list[Any]]:
                 continue
             term = column.removeprefix(_ERROR)
             mean, se = error.mean(), error.std() / np.sqrt(len(error))
+            bias = small_sample_bias(term, float(error.std()))
             hit = own[_COVERED + term].mean() if _COVERED + term in own else np.nan
-            ratio = mean / se if se > 0 else np.nan
+            rest = f"{(mean - bias) / se:.1f}" if se > 0 else ""
             # A bar would end the cell.
-            term_cell = term.replace("|", "\\|")
-            rows.append([name, term_cell, len(error), f"{mean:.4f}", f"{se:.4f}", f"{ratio:.1f}", _percent(hit)])
+            cells = [name, term.replace("|", "\\|"), len(error), f"{mean:.4f}", f"{se:.4f}"]
+            rows.append([*cells, f"{bias:.4f}" if bias else "", rest, _percent(hit)])
     return rows
+
+
+def small_sample_bias(term: str, spread: float) -> float:
+    """What maximum likelihood is off on average for the standard deviation of q levels; 0 of other parameters.
+
+    ML's variance tau^2 lacks V / q, V the variance of a level's own estimate of its effect, and its root lacks an
+    eighth of var(tau^2) / tau^3 more. With var(tau^2) = 2 V^2 / q the spread s of the estimated standard deviations
+    tells V, and the bias is -s / (2 q)^(1/2) - s^2 / (2 tau).
+    """
+    if not term.startswith(_SD):
+        return 0.0
+    tau = next(value for part, value in SD.items() if term.startswith(_SD + part))
+    return -spread / (2 * LEVELS) ** 0.5 - spread**2 / (2 * tau)
 
 
 def _percent(share: float) -> str:
@@ -113,7 +127,8 @@ def page(frame: pd.DataFrame, options: argparse.Namespace) -> str:
     command += f" --only {','.join(options.only)}" if options.only is not None else ""
     command += f" --sets {options.sets}" if options.sets is not None else ""
     command += f" --table {options.table}" if options.table is not None else ""
-    heads = ["family", "parameter", "sets", "mean error", "MC se", "error / se", "95 % interval covers"]
+    heads = ["family", "parameter", "sets", "mean error", "MC se", "ML bias", "(error - bias) / se"]
+    heads += ["95 % interval covers"]
     lines = tabulate(table(frame), heads, tablefmt="github", disable_numparse=True)
     return f"""# Validation
 
@@ -124,10 +139,10 @@ with {LEVELS} levels of h; `benchmarks/_scenarios.py` has the true values. Made 
 {command}
 ```
 
-`mean error` is estimate minus truth, averaged over the data sets; `error / se` is that in Monte Carlo standard errors,
-which shall be between -2 and 2 but for the bias that maximum likelihood has in small samples: a standard deviation of
-q levels comes out low by about 3 / (4 q) of its size, {3 / 4 / LEVELS:.1%} here, more where the levels are known less
-well. The last column is the share of the 95 % intervals that hold the truth.
+`mean error` is estimate minus truth, averaged over the data sets, `MC se` its Monte Carlo standard error. `ML bias` is
+what maximum likelihood itself is off for the standard deviation of {LEVELS} levels, to first order:
+-s / (2 q)^(1/2) - s^2 / (2 sd), s the spread of the estimates over the data sets (benchmarks/validation.py derives it).
+`(error - bias) / se` shall be between -2 and 2. The last column is the share of the 95 % intervals that hold the truth.
 
 {lines}
 """

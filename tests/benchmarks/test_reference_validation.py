@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks._references import by_name, correlation, standard_deviations
-from benchmarks._scenarios import LEVELS, ROWS, SCENARIOS, simulate
-from benchmarks.validation import table
+from benchmarks._scenarios import LEVELS, ROWS, SCENARIOS, SD, simulate
+from benchmarks.validation import small_sample_bias, table
 from glmmnet.em import loop
 from glmmnet.families import FAMILIES
 
@@ -50,7 +50,16 @@ def test_validation(tmp_path: Path) -> None:
 
 def test_table_of_validation_counts_errors_and_coverage() -> None:
     frame = pd.DataFrame({"scenario": "poisson", "error.x": [0.1, 0.3, 0.2], "covered.x": [1.0, 0.0, 1.0]})
-    assert table(frame) == [["poisson", "x", 3, "0.2000", "0.0577", "3.5", "66.7%"]]
+    assert table(frame) == [["poisson", "x", 3, "0.2000", "0.0577", "", "3.5", "66.7%"]]
+
+
+def test_bias_is_that_of_maximum_likelihood_from_balanced_means() -> None:
+    rng, tau, noise = np.random.default_rng(20261122), SD["g|x"], 0.03
+    effects = rng.normal(0, (tau**2 + noise) ** 0.5, (40_000, LEVELS))
+    estimates = np.sqrt(np.maximum(effects.var(axis=1) - noise, 0.0))
+    bias = small_sample_bias("sd g|x", estimates.std())
+    assert bias == pytest.approx(estimates.mean() - tau, rel=0.1)
+    assert small_sample_bias("log dispersion", 0.1) == 0.0
 
 
 def test_every_family_has_a_scenario() -> None:
