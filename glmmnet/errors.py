@@ -1,5 +1,10 @@
 """Errors and warnings that users see. Each names the wrong value and what to write instead."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 
 class GLMMNetError(Exception):
     """Base of every error raised on purpose by glmmnet."""
@@ -23,3 +28,12 @@ class ConvergenceWarning(UserWarning):
 
 class DataWarning(UserWarning):
     """Rows were dropped or data were changed in a way the user should know of."""
+
+
+def as_mapping(name: str, given: Mapping[str, Any] | None, example: str) -> dict[str, Any]:
+    """The argument `name` as a dict, empty for None; TypeError with an example where it is no mapping."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name}={given!r} must be a mapping, e.g. {name}={example}.")
+    return dict(given)

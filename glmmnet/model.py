@@ -26,7 +26,7 @@ from glmmnet.em.levels import has_levels
 from glmmnet.em.loop import Problem, run
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
-from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
+from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, as_mapping
 from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse, with_part
@@ -69,16 +69,16 @@ class GLMMNet:
         self.family = family
         self.design = design
         self._design_state = design_state
-        self._nn_options = dict(nn_options or {})
-        self._networks = dict(networks or {})
+        self._nn_options = as_mapping("nn", nn_options, '{"layers": (64, 32)}')
+        self._networks = as_mapping("networks", networks, '{"mine": module}')
         self._booleans = pd.DataFrame() if booleans is None else booleans
         self._joint = JointModel.from_design(design, family, weight_kind)
         if design.neural:
             # Built once here, so that a wrong option is an error before anything is fitted.
             with torch.random.fork_rng(devices=[]):
                 self._build_predictor()
-        elif nn_options or networks:
-            given = "networks=" if networks else "nn="
+        elif self._nn_options or self._networks:
+            given = "networks=" if self._networks else "nn="
             raise FormulaError(f"{given} is given, but the formula {formula!r} has no nn() block, e.g. nn(x1 + x2).")
 
     @classmethod
@@ -462,6 +462,8 @@ def glmm(
         The formula is malformed.
     DesignError
         Data and formula, or response and family, do not fit.
+    TypeError
+        `data` is no DataFrame; `nn`, `networks`, `context` or `contrasts` no mapping.
 
     Examples
     --------

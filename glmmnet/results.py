@@ -630,6 +630,8 @@ def load(
         The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
     DesignError, FormulaError
         An object of the context is missing; the formula is not allowed.
+    TypeError
+        `context` or `networks` is no mapping.
 
     Examples
     --------

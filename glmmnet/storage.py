@@ -24,7 +24,7 @@ from torch import Tensor
 from glmmnet.design import Design, decode, encode, state_from_dict, state_to_dict
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
-from glmmnet.errors import FitError, GLMMNetError
+from glmmnet.errors import FitError, GLMMNetError, as_mapping
 from glmmnet.families import family_from_dict, family_to_dict
 from glmmnet.fitted import Fitted, Projection
 from glmmnet.joint import JointModel, Parameters
@@ -113,7 +113,8 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
 def read(path: str | os.PathLike[str], context: Mapping[str, Any] | None, networks: Mapping[str, Any] | None) -> Stored:
     """The model in a file that :func:`write` made; arguments and errors are those of :func:`glmmnet.load`."""
     record, arrays = _contents(path)
-    context = dict(context or {})
+    context = as_mapping("context", context, '{"A": A}')
+    networks = as_mapping("networks", networks, '{"mine": module}')
     try:
         stored = _stored(record, arrays, context)
         options = decode(record["nn_options"])

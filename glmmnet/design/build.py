@@ -11,7 +11,7 @@ import pandas as pd
 from formulaic.parser.types import Term
 
 from glmmnet.covariances import COVARIANCES
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, as_mapping
 from glmmnet.formula import FormulaSpec
 from glmmnet.formula.carets import error_at
 from glmmnet.formula.expression import name_uses, parse_expression
@@ -80,7 +80,7 @@ def build_design(
     if na_action not in ("drop", "raise"):
         raise DesignError(f"na_action must be 'drop' or 'raise', not {na_action!r}.")
     data = check_frame(data, ())
-    context = dict(context or {})
+    context = as_mapping("context", context, '{"A": A}')
     needs = needed_columns(spec, [name for name in data.columns if isinstance(name, str)], context)
     check_frame(data, {*needs.variables, *needs.groups})
     weight = _read_weights(weights, data)

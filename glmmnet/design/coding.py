@@ -20,7 +20,7 @@ from formulaic.transforms.contrasts import (
 )
 from interface_meta import override
 
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, as_mapping
 
 from .columns import column_kind
 
@@ -121,7 +121,7 @@ def read_contrasts(given: Mapping[str, Any] | None, frame: pd.DataFrame, fixed: 
         A name that is no factor of the fixed part, unknown contrasts, a matrix that does not fit the levels.
     """
     codings = {}
-    for name, wanted in (given or {}).items():
+    for name, wanted in as_mapping("contrasts", given, '{"c": "sum"}').items():
         if name not in fixed:
             raise DesignError(f"contrasts= names `{name}`, which is not a factor of the fixed part by its plain name.")
         if (kind := column_kind(frame[name])) != "categorical":

@@ -11,7 +11,7 @@ import pandas as pd
 from formulaic.model_spec import ModelSpec
 from formulaic.parser.types import Factor
 
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, as_mapping
 from glmmnet.formula import parse, with_part
 
 from .coding import Coding, Codings
@@ -64,7 +64,7 @@ def state_from_dict(stored: Mapping[str, Any], *, context: Mapping[str, Any] | N
     DesignError
         An object of the context is missing.
     """
-    context = dict(context or {})
+    context = as_mapping("context", context, '{"A": A}')
     missing = [name for name in stored["context"] if name not in context]
     if missing:
         raise DesignError(

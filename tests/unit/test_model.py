@@ -168,6 +168,10 @@ def test_numpy_numbers_are_numbers():
         ({"formula": "y ~ x + (1 | nope)"}, FormulaError, "nope"),
         ({"networks": {"f": 3}}, FormulaError, "networks= is given, but the formula .* has no nn"),
         ({"nn": {"layers": [8]}}, FormulaError, "nn= is given, but the formula .* has no nn"),
+        ({"nn": 8}, TypeError, "nn=8 must be a mapping, e.g. nn="),
+        ({"networks": ["mine"]}, TypeError, "networks=.'mine'. must be a mapping"),
+        ({"context": "A"}, TypeError, "context='A' must be a mapping, e.g. context="),
+        ({"contrasts": 5}, TypeError, "contrasts=5 must be a mapping"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, error, message):

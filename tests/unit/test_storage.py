@@ -99,6 +99,14 @@ def test_other_files_are_refused(tmp_path):
             gn.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("given", [{"context": "A"}, {"networks": 5}])
+def test_what_is_no_mapping_is_refused_by_name(tmp_path, given):
+    path = tmp_path / "model"
+    gaussian().save(path)
+    with pytest.raises(TypeError, match=f"{next(iter(given))}=.* must be a mapping"):
+        gn.load(path, **given)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     gaussian("y ~ x + (1 | g)").save(tmp_path / "model")
     with safe_open(tmp_path / "model", framework="numpy") as file:
