@@ -87,7 +87,7 @@ def _some_vanished(weight: Tensor) -> bool:
 
 def separating_groups(joint: JointModel, params: Parameters) -> tuple[str, ...]:
     """Grouping factors whose variance has run away, as it does where each level has one outcome only."""
-    if joint.family.unbounded(joint.target.y) is None:
+    if joint.family.unbounded(joint.target.y[:1]) is None:
         return ()
     found = []
     for term, sigma in zip(joint.terms, params.sigma, strict=True):
