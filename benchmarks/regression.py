@@ -17,7 +17,7 @@ from benchmarks._metrics import centred_mse, r2, relative_error
 from benchmarks._paper import gaussian_task
 from benchmarks._task import HELD, Settings, Task, add_fit_options, chosen, settings
 from benchmarks.encodings import ENCODINGS
-from benchmarks.peers import mixed_lm
+from benchmarks.peers import PEERS, Given, mixed_lm
 
 _QUICK = {"epochs": 4, "batch_size": 64, "max_iter": 20, "draws": 20, "chains": 2}
 
@@ -98,10 +98,9 @@ def _encoded(name: str, task: Task, settings: Settings) -> dict[str, Any]:
 def statsmodels(task: Task, settings: Settings) -> dict[str, Any]:
     """MixedLM: a linear mixed model with one random intercept."""
     held = task.train[HELD].to_numpy()
+    given = Given(task.train[~held], task.train[held], task.test, "y", "regression", task.inputs, task.factors)
     with measured() as cost:
-        prediction = mixed_lm(
-            task.train[~held], task.train[held], task.test, "y", "regression", task.inputs, task.factors
-        )
+        prediction = mixed_lm(given)
     return {"r2": r2(task.test["y"].to_numpy(), prediction), **cost.figures()}
 
 
@@ -118,7 +117,10 @@ _PEERS = {"MixedLM": "statsmodels", "target": "scikit-learn"}
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """All scenarios, seeds and methods; MixedLM where it has the model."""
-    methods = chosen(options.methods, METHODS)
+    methods = dict(chosen(options.methods, METHODS))
+    if "MixedLM" in methods and not any(peer.name == "MixedLM" and peer.installed for peer in PEERS):
+        print("MixedLM: skipped, statsmodels is not installed (pip install -e '.[bench]').")
+        del methods["MixedLM"]
     warm_up()
     for name, scenario in chosen(options.only, QUICK if options.quick else SCENARIOS).items():
         for seed in range(options.seeds):

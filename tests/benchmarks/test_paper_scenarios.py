@@ -10,13 +10,14 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from benchmarks import binary, multiclass
+from benchmarks import binary, multiclass, regression
 from benchmarks.__main__ import known, main
 from benchmarks._harness import Report, measured
 from benchmarks._metrics import auroc, multiclass_auroc
 from benchmarks._paper import binary_task, multiclass_task
 from benchmarks._task import Settings, chosen, pair
 from benchmarks.encodings import ENCODINGS, OneHot, embedding_width
+from benchmarks.peers import Given
 
 STAMP = {"benchmark", "scenario", "method", "seed", "started", "glmmnet", "python", "torch", "numpy", "peer"}
 COST = {"seconds", "cpu_seconds", "memory_mb", "seconds_final", "epochs"}
@@ -144,6 +145,18 @@ def test_regression_quick(tmp_path):
     assert slopes.loc["oracle", "residual_sd"] == pytest.approx(1.0, abs=5 / np.sqrt(2 * 2400))
     # 30 levels: the relative error of an sd is about 1 / sqrt(60)
     assert slopes.loc["oracle", "sd.g0.slope1"] == pytest.approx(0.5, rel=5 / np.sqrt(60))
+
+
+def test_mixed_lm_gets_the_rows_of_the_task(monkeypatch):
+    task = regression.gaussian_task({"g0": (30, 1.0)}, {}, "(1 | g0)", 1, 2000)
+
+    def means(given: Given) -> np.ndarray:
+        assert list(given.groups) == ["g0"] and len(given.train) + len(given.valid) == len(task.train)
+        return given.test["g0"].map(given.train.groupby("g0")[given.target].mean()).to_numpy()
+
+    monkeypatch.setattr(regression, "mixed_lm", means)
+    figures = regression.statsmodels(task, Settings(1))
+    assert 0.1 < figures["r2"] < 0.9 and figures["seconds"] >= 0
 
 
 def test_rows_are_added_and_methods_chosen(tmp_path):
