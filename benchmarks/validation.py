@@ -97,7 +97,7 @@ def table(frame: pd.DataFrame) -> list[list[Any]]:
             mean, se = error.mean(), error.std() / np.sqrt(len(error))
             bias = small_sample_bias(term, float(error.std()))
             hit = own[_COVERED + term].mean() if _COVERED + term in own else np.nan
-            rest = f"{(mean - bias) / se:.1f}" if se > 0 else ""
+            rest = f"{round((mean - bias) / se, 1) + 0.0:.1f}" if se > 0 else ""
             # A bar would end the cell.
             cells = [name, term.replace("|", "\\|"), len(error), f"{mean:.4f}", f"{se:.4f}"]
             rows.append([*cells, f"{bias:.4f}" if bias else "", rest, _percent(hit)])
