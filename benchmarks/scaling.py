@@ -55,7 +55,8 @@ class Point:
 #: By axis; `million` is one point with the default options.
 POINTS: dict[str, tuple[Point, ...]] = {
     "rows": tuple(Point("rows", rows=round(10**e)) for e in (4, 4.5, 5, 5.5, 6, 6.5)),
-    "levels": tuple(Point("levels", rows=1_000_000, levels=10**e) for e in (2, 3, 4, 5, 6)),
+    # Two rows a level at least: of one row a level the effects could not be told from the noise.
+    "levels": tuple(Point("levels", rows=2_000_000, levels=10**e) for e in (2, 3, 4, 5, 6)),
     "factors": tuple(Point("factors", factors=k) for k in (1, 2, 4, 8)),
     "classes": tuple(Point("classes", rows=20_000, levels=100, classes=c) for c in (2, 5, 10, 20, 50)),
     "million": (Point("million", rows=1_000_000, levels=100_000, epochs=None),),
