@@ -159,7 +159,7 @@ class ObservedScore:
             gradient = (joint.random_transpose(score) - joint.prior(b, precisions)[1]).mean(dim=2)
             factor = posterior.factor
             if length > _SETTLED:
-                weight = torch.lerp(weight, joint.weight(eta, params.phi).mean(dim=3), gain)
+                weight = torch.lerp(weight, _mean_curvature(joint, eta, params.phi), gain)
                 factor = factorize(joint.information(weight) + prior, joint.segments)
             step = torch.as_tensor(factor.solve(gradient.reshape(-1, 1).numpy())).reshape(gradient.shape)
             posterior = GaussianPosterior(posterior.mode + damped(joint, step), factor, joint.segments)
@@ -247,6 +247,20 @@ class _Quadratic:
         """Left'M right for each draw, (Q, C, S) -> (S,)."""
         product = torch.from_numpy(self.matrix @ right.flatten(0, 1).numpy())
         return (left.flatten(0, 1) * product).sum(dim=0)
+
+
+def _mean_curvature(joint: JointModel, eta: Tensor, phi: float) -> Tensor:
+    """Minus the second derivative of each row's log p, its mean over draws of eta as far as positive: (n, C, C).
+
+    The expected one will not do: where a row's own is more than twice as large, steps with it swing ever further.
+    """
+    curvature = joint.curvature(eta, phi).mean(dim=3)
+    if joint.family.canonical:
+        return curvature
+    if curvature.shape[1] == 1:
+        return curvature.clamp_min(0.0)
+    values, vectors = torch.linalg.eigh(curvature)
+    return torch.einsum("nik,nk,njk->nij", vectors, values.clamp_min(0.0), vectors)
 
 
 def _traces(posterior: GaussianPosterior, quadratics: list[_Quadratic]) -> list[float]:

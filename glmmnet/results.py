@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, cast
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,28 @@ from glmmnet.posterior import arviz_groups
 from glmmnet.prediction import Request, as_frame, on_data, predict, simulate
 from glmmnet.report import Report
 from glmmnet.tables import Summary
-from glmmnet.threads import torch_session
+from glmmnet.threads import thread_limit, torch_session
 from glmmnet.variance import is_singular
 
 #: Offset of the seed for each thing that is computed after the fit, so that the order of asking changes nothing.
 _LIKELIHOOD_SEED = 101
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _on_threads_of_fit(
+    compute: Callable[Concatenate[GLMMNetResults, P], T],
+) -> Callable[Concatenate[GLMMNetResults, P], T]:
+    """The method `compute`, with as many torch threads as the fit had."""
+
+    @wraps(compute)
+    def limited(self: GLMMNetResults, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with thread_limit(self.fitted.config.threads):
+            return compute(self, *args, **kwargs)
+
+    return limited
 
 
 @dataclass(frozen=True)
@@ -143,15 +160,18 @@ class GLMMNetResults:
         return estimates.covariance_matrices(self.fitted)
 
     @cached_property
+    @_on_threads_of_fit
     def random_effects(self) -> dict[str, pd.DataFrame]:
         """Posterior means of the random effects: {group: levels x terms}."""
         return estimates.random_effects(self.fitted, "mean")
 
     @cached_property
+    @_on_threads_of_fit
     def random_effects_sd(self) -> dict[str, pd.DataFrame]:
         """Posterior standard deviations of the random effects: {group: levels x terms}."""
         return estimates.random_effects(self.fitted, "sd")
 
+    @_on_threads_of_fit
     def ranef(self, as_frame: bool = False, relatives: bool = False) -> dict[str, pd.DataFrame] | pd.DataFrame:
         """`random_effects`, or as one long frame: grpvar, term, grp, condval, condsd.
 
@@ -315,6 +335,7 @@ class GLMMNetResults:
         se = float(np.hypot(self.llf_se, restricted.llf_se))
         return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
 
+    @_on_threads_of_fit
     def r2(self) -> pd.Series:
         """Marginal and conditional R2 of Nakagawa, Johnson and Schielzeth (2017).
 
@@ -345,6 +366,7 @@ class GLMMNetResults:
         """
         return explained.r2(explained.shares(self.fitted))
 
+    @_on_threads_of_fit
     def icc(self) -> pd.DataFrame:
         """Intraclass correlations: the share of each grouping factor, and of all of them, in the variance.
 
@@ -372,6 +394,7 @@ class GLMMNetResults:
             return self.fitted.design, self.fitted.design.index
         return self._design(data, random=level != "population"), data.index
 
+    @_on_threads_of_fit
     def predict(
         self,
         data: pd.DataFrame | None = None,
@@ -408,6 +431,7 @@ class GLMMNetResults:
         design, index = self._rows(data, level)
         return on_data(predict(self.fitted, design, request), design, index)
 
+    @_on_threads_of_fit
     def get_prediction(
         self, data: pd.DataFrame | None = None, level: str = "conditional", new_levels: str | None = None
     ) -> PredictionResults:
@@ -416,6 +440,7 @@ class GLMMNetResults:
         request = Request(level, "mean", new_levels)
         return predict_with_error(self.fitted, self._fixed_covariance, design, index, request)
 
+    @_on_threads_of_fit
     def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
         """What each part of the model adds to the linear predictor of one row.
 
@@ -468,6 +493,7 @@ class GLMMNetResults:
         """Conditional means of the training rows."""
         return self.predict()
 
+    @_on_threads_of_fit
     def simulate(self, n: int = 1, seed: int | None = None, level: str = "marginal") -> pd.DataFrame:
         """Responses of the training rows simulated from the fitted model, (rows, n).
 
@@ -484,6 +510,7 @@ class GLMMNetResults:
 
     # -- residuals -------------------------------------------------------------------------------------------------
 
+    @_on_threads_of_fit
     def _residuals(self, kind: Any) -> pd.Series | pd.DataFrame:
         fitted_mean = torch.tensor(np.asarray(self.fittedvalues, dtype=float)).reshape(self.fitted.joint.n, -1)
         values = kind(self.fitted, fitted_mean)
@@ -506,6 +533,7 @@ class GLMMNetResults:
         return cast(pd.Series, self._residuals(residuals.deviance_residuals))
 
     @cached_property
+    @_on_threads_of_fit
     def resid_quantile(self) -> pd.Series:
         """Randomized quantile residuals: independent standard normal numbers if the model is right.
 
@@ -534,22 +562,27 @@ class GLMMNetResults:
     # -- diagnostics and display -----------------------------------------------------------------------------------
 
     @cached_property
+    @_on_threads_of_fit
     def diagnostics(self) -> Diagnostics:
         """R-hat, effective sample sizes, divergences, tree depth and BFMI of the final draws."""
         return diagnose(self.fitted)
 
     @cached_property
+    @_on_threads_of_fit
     def _observed(self) -> torch.Tensor | None:
         return observed_information(self.fitted)
 
     @cached_property
+    @_on_threads_of_fit
     def _fixed_covariance(self) -> FixedCovariance:
         return fixed_covariance(self.fitted, self._observed)
 
     @cached_property
+    @_on_threads_of_fit
     def _variance_errors(self) -> VarianceErrors:
         return variance_errors(self.fitted, self._observed)
 
+    @_on_threads_of_fit
     def summary(self, alpha: float = 0.05) -> Summary:
         """Summary table: prints in 80 columns, HTML in a notebook, ``as_latex()``, ``as_markdown()``."""
         contrasts.check_alpha(alpha)
@@ -568,6 +601,7 @@ class GLMMNetResults:
         )
         return report.summary(alpha)
 
+    @_on_threads_of_fit
     def to_arviz(self, *, log_likelihood: bool = True, posterior_predictive: bool = True) -> Any:
         """The final draws for ArviZ: InferenceData (ArviZ 0.x) or DataTree (1.x).
 

@@ -9,17 +9,23 @@ import torch
 
 
 @contextmanager
-def torch_session(seed: int, threads: int | None) -> Iterator[None]:
-    """Seed torch's global generator and set its threads (None: 1) for the body; nothing leaks out.
+def thread_limit(threads: int | None) -> Iterator[None]:
+    """Set torch's threads (None: 1) for the body.
 
-    One thread is the default because the E-step's operations are small: on a busy machine a second thread made them
-    many times slower.
+    One thread is the default because most operations are small: on a busy machine a second thread made them many times
+    slower.
     """
     before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+    torch.set_num_threads(threads or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def torch_session(seed: int, threads: int | None) -> Iterator[None]:
+    """Seed torch's global generator and set its threads for the body, see :func:`thread_limit`; nothing leaks out."""
+    with torch.random.fork_rng(devices=[]), thread_limit(threads):
         torch.manual_seed(seed)
-        torch.set_num_threads(threads or 1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        yield

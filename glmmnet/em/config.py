@@ -83,7 +83,8 @@ class EMConfig:
     orthogonalize : "auto" or False
         "auto": fixed columns whose variables all sit inside an nn() block take f's linear share in them.
     threads : int or None
-        Torch threads during the fit; None: 1, the fastest for small operations. Restored afterwards.
+        Torch threads of the fit and of what its results compute; None: 1, the fastest for small operations. Restored
+        afterwards.
     """
 
     epochs: int | None = None

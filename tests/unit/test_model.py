@@ -61,6 +61,22 @@ def test_generators_and_threads_are_left_alone():
     assert torch.get_num_threads() == threads
 
 
+def test_results_compute_on_the_threads_of_the_fit(monkeypatch):
+    r = model("b ~ nn(x) + (1 | g)", family="bernoulli", nn={"layers": [4]}).fit(**QUICK, epochs=1)
+    seen: list[int] = []
+    score = type(r.family).log_prob_and_score
+    monkeypatch.setattr(
+        type(r.family), "log_prob_and_score", lambda *args: seen.append(torch.get_num_threads()) or score(*args)
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        r.bse, r.vcomp, r.llf
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {1}
+
+
 def test_the_data_are_not_changed():
     data = frame().copy()
     before = data.copy()

@@ -94,6 +94,8 @@ def responses() -> pd.DataFrame:
         ordered=np.digitize(eta + rng.logistic(size=len(data)), [-1, 0.5, 2]),
         zeros=np.where(rng.random(len(data)) < 0.3, 0, count),
         heavy=eta + rng.standard_t(4, size=len(data)),
+        # Rows whose own second derivative is many times the expected one.
+        skewed=rng.wald(mu, 2.0),
         two=np.where(data["b"] == 1, "yes", "no"),
     )
 
@@ -111,6 +113,7 @@ MODELS = [
     ("c ~ x + (1 | g)", F.Categorical(reference="bb", class_cov="us")),
     ("zeros ~ x + (1 | g)", "zeroinflatedpoisson"),
     ("heavy ~ x + (1 | g)", "studentt"),
+    ("skewed ~ x + (1 | g)", "inversegaussian"),
 ]
 
 
@@ -144,7 +147,7 @@ def test_the_mean_over_the_true_posterior_is_the_score(at_maximum):
     steps = ParameterSteps(joint)
     away = steps.moved(params, active, torch.full((steps.size + len(active),), 0.2, dtype=torch.float64))
     observed, term = ObservedScore(joint, None, active), joint.terms[0]
-    here, nodes = observed.at(away), 31
+    here, nodes = observed.at(away), 61
     exact = second_order(joint, away, None, steps.basis, active, nodes)
     quadrature = level_quadrature(joint, joint.fixed_eta(away), away, nodes)
     pieces = list(quadrature.points(joint.n))
