@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from glmmnet.centring import Centring, centring
 from glmmnet.design import Design, DesignState
+from glmmnet.em.boundary import floored
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
 from glmmnet.joint import JointModel, Parameters
@@ -82,6 +85,20 @@ class Fitted:
     separating: tuple[str, ...] = ()
     beyond: tuple[float, float] | None = None
     nn_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def centring(self) -> Centring:
+        """The model in which this one was estimated."""
+        return centring(self.joint)
+
+    @cached_property
+    def centred(self) -> Fitted:
+        """The same fit in that model, where likelihood and errors are computed."""
+        if not self.centring.changes:
+            return self
+        joint, params = self.centring.joint, self.centring.inward(self.params)
+        draws = replace(self.draws, b=self.centring.inward_effects(self.draws.b))
+        return replace(self, joint=joint, params=params, working=floored(joint, params), draws=draws)
 
     @property
     def fixed(self) -> Tensor:

@@ -26,7 +26,14 @@ from glmmnet.marginal import marginal_information
 from glmmnet.observed import ObservedScore, has_observed
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order
 from glmmnet.steps import ParameterSteps
-from glmmnet.variance import VarianceParameter, active_parameters, derivative, shifted, variance_parameters
+from glmmnet.variance import (
+    VarianceParameter,
+    active_parameters,
+    derivative,
+    shifted,
+    transformed,
+    variance_parameters,
+)
 
 #: Draws that the weights W are averaged over.
 _WEIGHT_DRAWS = 50
@@ -44,6 +51,8 @@ _SIGNAL, _BATCHES = 2.0, 20
 _NOISE = 0.2
 #: Parameters up to which the observed information is summed by quadrature.
 _MOST_PARAMETERS = 40
+#: Half a difference of log standard deviations and Fisher z.
+_SLOPE = 1e-5
 #: An eigenvalue of the scaled information below minus this is no rounding error.
 _INDEFINITE = 1e-8
 
@@ -101,6 +110,7 @@ def fixed_covariance(fitted: Fitted, observed: Tensor | None) -> FixedCovariance
     last hidden layer joins X as ridge-penalised columns, so that the errors of beta know of the network.
     Not Louis' formula over draws, which is here a small difference of large Monte Carlo quantities.
     """
+    outward, fitted = fitted.centring.outward_effects, fitted.centred
     joint = fitted.joint
     weight = _mean_weight(fitted)
     features = feature_columns(fitted, fitted.design)
@@ -137,7 +147,8 @@ def fixed_covariance(fitted: Fitted, observed: Tensor | None) -> FixedCovariance
         classes = joint.n_coefficients
         centring = torch.eye(classes, dtype=to_beta.dtype) - 1.0 / classes
         to_beta = torch.kron(torch.eye(len(to_beta) // classes, dtype=to_beta.dtype), centring) @ to_beta
-    return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pull @ from_beta)
+    pulled = outward(pull @ from_beta)
+    return FixedCovariance(to_beta @ _pinv(information) @ to_beta.T, joint.X.shape[1], kind, pulled)
 
 
 def _shares_with_dispersion(joint: JointModel) -> bool:
@@ -227,11 +238,18 @@ def variance_errors(fitted: Fitted, observed: Tensor | None) -> VarianceErrors:
     variance of the complete-data score over the draws. Where that is indefinite or noisy, expected information of the
     linearised model.
     """
-    joint = fitted.joint
-    everything, active = variance_parameters(joint), active_parameters(joint, fitted.params)
-    se = np.full(len(everything), np.nan)
+    outer, fitted = fitted, fitted.centred
+    everything, active = variance_parameters(outer.joint), active_parameters(fitted.joint, fitted.params)
     if not active:
-        return VarianceErrors(everything, se)
+        return VarianceErrors(everything, np.full(len(everything), np.nan))
+    slopes = _slopes(outer, active)
+    inside = [p in active_parameters(outer.joint, outer.params) for p in everything]
+    return VarianceErrors(everything, np.where(inside, _spread(slopes, _covariance(fitted, active, observed)), np.nan))
+
+
+def _covariance(fitted: Fitted, active: tuple[VarianceParameter, ...], observed: Tensor | None) -> np.ndarray:
+    """Sampling covariance of the active parameters, (k, k); NaN of those that the draws tell too little of."""
+    joint = fitted.joint
     if observed is not None:
         k = len(observed) - len(active)
         information = (observed[k:, k:] - observed[k:, :k] @ _pinv(observed[:k, :k]) @ observed[:k, k:]).numpy()
@@ -248,17 +266,46 @@ def variance_errors(fitted: Fitted, observed: Tensor | None) -> VarianceErrors:
             # About log phi^(1/2), which comes last.
             lost = 4.0 * float(shared @ _pinv(of_beta) @ shared)
             information[-1, -1] -= lost if lost < information[-1, -1] else 0.0
-    known, variance = _inverse_diagonal(information, known)
-    for at, value in zip(known, variance, strict=True):
-        se[everything.index(active[at])] = np.sqrt(value)
-    return VarianceErrors(everything, se)
+    known, inverse = _inverse(information, known)
+    covariance = np.full((len(active), len(active)), np.nan)
+    covariance[np.ix_(known, known)] = inverse
+    return covariance
+
+
+def _slopes(outer: Fitted, active: tuple[VarianceParameter, ...]) -> np.ndarray:
+    """Derivatives of every variance parameter (k,) with respect to the `active` ones of the model it is estimated in.
+
+    Where columns are centred that is another parameter of the same term.
+    """
+    everything, inner, back = variance_parameters(outer.joint), outer.centred, outer.centring
+    slopes = np.array([[float(p == q) for q in active] for p in everything]).reshape(len(everything), len(active))
+    turned = [k for k, p in enumerate(everything) if p.term >= 0 and back.roots[p.term] is not None]
+    for m, q in enumerate(active):
+        own = [k for k in turned if (everything[k].term, everything[k].class_) == (q.term, q.class_)]
+        if own:
+            ahead, behind = (
+                back.outward(shifted(inner.joint, inner.params, (q,), np.array([h]))) for h in (_SLOPE, -_SLOPE)
+            )
+            for k in own:
+                up, down = (transformed(outer.joint, one, everything[k]) for one in (ahead, behind))
+                slopes[k, m] = (up - down) / (2 * _SLOPE) if np.isfinite([up, down]).all() else np.nan
+    return slopes
+
+
+def _spread(slopes: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Standard errors of what has the `slopes` (m, k); NaN where it depends on something without an error."""
+    unknown = np.isnan(covariance).all(axis=1)
+    variance = np.einsum("mk,kl,ml->m", slopes, np.nan_to_num(covariance), slopes)
+    return np.where((slopes[:, unknown] != 0).any(axis=1), np.nan, np.sqrt(np.clip(variance, 0.0, None)))
 
 
 def observed_information(fitted: Fitted) -> Tensor | None:
     """Observed information about all parameters, see :class:`glmmnet.steps.ParameterSteps`.
 
-    None for models with a network and Gaussian ones, where it costs too much, and away from a maximum.
+    Those of the model in which it was estimated, see :mod:`glmmnet.centring`. None for models with a network and
+    Gaussian ones, where it costs too much, and away from a maximum.
     """
+    fitted = fitted.centred
     joint = fitted.joint
     if fitted.predictor is not None or joint.family.quadratic or not joint.terms:
         return None
@@ -292,7 +339,7 @@ def _sampled(fitted: Fitted, active: tuple[VarianceParameter, ...]) -> tuple[np.
     information, noise = _louis(fitted, active)
     known = np.arange(len(active))
     clear = np.diag(information) > noise / _NOISE
-    if bool(clear.all()) and len(_inverse_diagonal(information, known)[0]) == len(active):
+    if bool(clear.all()) and len(_inverse(information, known)[0]) == len(active):
         return information, known
     if has_factor(fitted.joint):
         return _expected(fitted, active, information), known
@@ -323,16 +370,16 @@ def _is_differenced(fitted: Fitted, parameters: int) -> bool:
     return fitted.sampler is None and joint.family.quadratic and small
 
 
-def _inverse_diagonal(information: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Diagonal of the inverse over the parameters `known`, less those that make it indefinite."""
+def _inverse(information: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse over the parameters `known`, less those that make it indefinite."""
     while len(known):
         part = information[np.ix_(known, known)]
         scale = np.sqrt(np.clip(np.diag(part), 1e-300, None))
         values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
         if values[0] > 1e-8:
-            return known, np.diag(np.linalg.inv(part))
+            return known, np.linalg.inv(part)
         known = np.delete(known, np.argmax(np.abs(vectors[:, 0])))
-    return known, np.zeros(0)
+    return known, np.zeros((0, 0))
 
 
 def _curvature(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> np.ndarray:

@@ -267,22 +267,7 @@ class JointModel:
     def subset(self, rows: Tensor) -> JointModel:
         """The same model on some of the rows (m,); every level stays."""
         picked = rows.numpy()
-        terms = tuple(
-            TermData(
-                t.label,
-                t.group,
-                t.names,
-                t.levels,
-                t.structure,
-                t.index.numpy()[picked],
-                t.columns().numpy()[picked],
-                t.start,
-                t.positions,
-                t.relation,
-                t.loading,
-            )
-            for t in self.terms
-        )
+        terms = tuple(t.on(t.index.numpy()[picked], t.columns().numpy()[picked]) for t in self.terms)
         return replace(
             self,
             target=replace(self.target, y=self.target.y[rows]),

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from glmmnet.centring import Centring, centring
 from glmmnet.design import Design, DesignState, build_design
 from glmmnet.em.boundary import floored, on_boundary, without_crawling
 from glmmnet.em.checkpoint import Checkpoint
@@ -203,18 +204,18 @@ class GLMMNet:
         began = time.perf_counter()
         with torch_session(seed, config.threads), interruptible() as interruption:
             predictor = self._build_predictor() if self.design.neural else None
-            problem = Problem(
-                self._joint, predictor, inputs(self.design), self._sampler(sampler), held, self._checkpoint(checkpoint)
-            )
+            centred = centring(self._joint)
+            xs, kept = inputs(self.design), self._checkpoint(checkpoint)
+            problem = Problem(centred.joint, predictor, xs, self._sampler(sampler), held, kept)
             states: list[EMState] = []
             with progress_bar(progress, None) as bar:
                 for state in run(problem, config):
                     states.append(state)
-                    bar.update(history_row(self._joint, state))
+                    bar.update(history_row(centred, state))
                     if interruption.requested:
                         break
             last = states[-1]
-            fitted = self._finish(problem, config, last, seed)
+            fitted = self._finish(problem, centred, config, last, seed)
         separating = fitted.separating
         if separating:
             warnings.warn(
@@ -248,7 +249,7 @@ class GLMMNet:
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        history = pd.DataFrame([history_row(self._joint, state) for state in states])
+        history = pd.DataFrame([history_row(centred, state) for state in states])
         seconds = time.perf_counter() - began
         converged = last.converged and not separating and fitted.beyond is None
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)
@@ -288,9 +289,9 @@ class GLMMNet:
             digest.update(np.ascontiguousarray(array).tobytes())
         return Checkpoint(Path(path), digest.hexdigest())
 
-    def _finish(self, problem: Problem, config: EMConfig, last: EMState, seed: int) -> Fitted:
+    def _finish(self, problem: Problem, centred: Centring, config: EMConfig, last: EMState, seed: int) -> Fitted:
         """Final draws at the last state's estimates."""
-        joint = self._joint
+        joint = problem.joint
         params, f, predictor = last.params, None, problem.predictor
         if predictor is not None:
             f = predictor.predict(problem.xs) if last.phase == "network" else last.f
@@ -311,13 +312,13 @@ class GLMMNet:
         return Fitted(
             design=self.design,
             design_state=self._design_state,
-            joint=joint,
+            joint=self._joint,
             predictor=predictor,
-            params=params,
-            working=working,
+            params=centred.outward(params),
+            working=centred.outward(working),
             f=f,
             projection=projection,
-            draws=draws,
+            draws=replace(draws, b=centred.outward_effects(draws.b)),
             sampler=problem.sampler,
             config=config,
             seed=seed,
@@ -351,8 +352,9 @@ def _checked_seed(seed: int | None) -> int:
     return int(seed)
 
 
-def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
+def history_row(centred: Centring, state: EMState) -> dict[str, object]:
     """One row of ``results.history``."""
+    joint, params = centred.joint, centred.outward(state.params)
     row: dict[str, object] = {
         "iteration": state.iteration,
         "phase": state.phase,
@@ -361,16 +363,16 @@ def history_row(joint: JointModel, state: EMState) -> dict[str, object]:
         "change": state.change,
     }
     labels = joint.effect_labels
-    for term, sigma in zip(joint.terms, state.params.sigma, strict=True):
+    for term, sigma in zip(joint.terms, params.sigma, strict=True):
         for i, *_ in term.covariance.deviations(term.r):
             name = term.covariance.deviation_name(term.names, i)
             for c, label in enumerate(labels):
                 key = f"sd[{term.group}, {name}{', ' + label if label else ''}]"
                 row[key] = float(sigma[c, i, i]) ** 0.5
     if joint.family.residual:
-        row["sigma"] = state.params.phi**0.5
+        row["sigma"] = params.phi**0.5
     elif joint.family.has_dispersion:
-        row[joint.family.dispersion_name] = state.params.phi
+        row[joint.family.dispersion_name] = params.phi
     return row
 
 

@@ -67,6 +67,22 @@ class TermData:
         self.start, self.loading = start, loading
         self._sum = level_sum_matrix(index, self.q)
 
+    def on(self, index: np.ndarray, z: np.ndarray) -> TermData:
+        """The same term on other rows, or with other columns of the same effects."""
+        return TermData(
+            self.label,
+            self.group,
+            self.names,
+            self.levels,
+            self.structure,
+            index,
+            z,
+            self.start,
+            self.positions,
+            self.relation,
+            self.loading,
+        )
+
     def single(self) -> TermData:
         """The same term in single precision, sharing the level codes."""
         twin = copy.copy(self)

@@ -209,7 +209,8 @@ class GLMMNetResults:
     @property
     def singular(self) -> bool:
         """A variance is estimated as 0, or a correlation as +-1."""
-        matrices = [matrix for sigma in self.fitted.params.sigma for matrix in sigma]
+        # Correlations of columns far from 0 are near +-1 whatever the data are.
+        matrices = [matrix for sigma in self.fitted.centred.params.sigma for matrix in sigma]
         return any(not bool(m.diagonal().all()) or is_singular(m) for m in matrices)
 
     # -- likelihood ------------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ class GLMMNetResults:
         return self._loglike("reml" if self.reml else None)
 
     def _loglike(self, method: str | None) -> LogLikelihood:
-        f = self.fitted
+        f = self.fitted.centred
         with torch_session(f.seed + _LIKELIHOOD_SEED, f.config.threads):
             return log_likelihood(f.joint, f.working, f.f, sampler=f.sampler, method=method)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from glmmnet.joint import JointModel, Parameters
 
 #: Smallest eigenvalue of a correlation matrix that counts as inside the boundary.
-_SINGULAR = 1e-6
+_SINGULAR = 2e-4
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,15 @@ def shifted(
     for (k, c), own in moves.items():
         sigma[k][c] = joint.terms[k].covariance.shifted(params.sigma[k][c], own)
     return Parameters(params.beta, tuple(sigma), phi)
+
+
+def transformed(joint: JointModel, params: Parameters, p: VarianceParameter) -> float:
+    """Log standard deviation or Fisher z of one parameter of an unstructured term; infinite on the boundary."""
+    sigma = params.sigma[p.term][p.class_]
+    if p.i == p.j:
+        return 0.5 * float(torch.log(sigma[p.i, p.i]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.arctanh(joint.terms[p.term].covariance.correlation(sigma, p.i, p.j)))
 
 
 def derivative(joint: JointModel, params: Parameters, parameter: VarianceParameter, h: float = 1e-5) -> Tensor:

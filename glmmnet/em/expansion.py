@@ -72,11 +72,26 @@ def _carrier(term: TermData, x: Tensor, loading: Tensor | None, directions: Tens
             if column not in found:
                 found[column] = torch.zeros(term.q, term.r, dtype=torch.float64)
                 found[column][:, own] = _filled(value[:, column].reshape(term.q, -1), seen.reshape(term.q, -1))
+    for column, share in _sums_of_columns(term, x, loading).items():
+        found.setdefault(column, share.expand(term.q, -1))
     columns = sorted(found)
     design = torch.zeros(term.q, term.r, len(columns), dtype=torch.float64)
     for k, column in enumerate(columns):
         design[:, :, k] = found[column]
     return Carrier(directions[:, columns], design)
+
+
+def _sums_of_columns(term: TermData, x: Tensor, loading: Tensor | None) -> dict[int, Tensor]:
+    """Columns of X that are combinations of z's, such as x of 1 and x - c: the columns' shares (r,)."""
+    z = term.columns()
+    alike = term.loading is None or bool((term.loading == term.loading[0]).all())
+    if term.r == 1 or not alike:
+        return {}
+    share = torch.linalg.lstsq(z, x, driver="gelsd").solution
+    exact = (z @ share - x).abs().amax(dim=0) <= 1e-9 * x.abs().amax(dim=0).clamp_min(1e-300)
+    if loading is not None and term.loading is not None:
+        exact &= (loading == term.loading[0]).all(dim=1)
+    return {column: share[:, column] for column in torch.nonzero(exact)[:, 0].tolist()}
 
 
 def _alternatives(term: TermData) -> list[tuple[slice, Tensor, Tensor]]:

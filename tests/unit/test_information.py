@@ -11,7 +11,7 @@ from _fits import QUICK, bernoulli, categorical, dense, frame, gaussian, network
 
 import glmmnet as gn
 from glmmnet import marginal
-from glmmnet.information import _inverse_diagonal, fixed_covariance, observed_information, variance_errors
+from glmmnet.information import _inverse, fixed_covariance, observed_information, variance_errors
 from glmmnet.likelihood import log_likelihood
 from glmmnet.quadrature import derivative_nodes, second_order
 from glmmnet.variance import active_parameters, shifted
@@ -193,15 +193,15 @@ def test_a_correlation_of_one_leaves_the_other_errors(singular):
     assert "nan" in str(singular.summary()) and "Singular fit" in str(singular.summary())
 
 
-def test_inverse_diagonal_drops_what_makes_the_information_indefinite():
+def test_inverse_drops_what_makes_the_information_indefinite():
     information_ = np.diag([4.0, -1.0, 2.0])
-    known, variance = _inverse_diagonal(information_, np.arange(3))
+    known, covariance = _inverse(information_, np.arange(3))
     assert known.tolist() == [0, 2]
-    np.testing.assert_allclose(variance, [0.25, 0.5])
+    np.testing.assert_allclose(covariance, np.diag([0.25, 0.5]))
 
 
-def test_inverse_diagonal_of_correlated_parameters():
+def test_inverse_of_correlated_parameters():
     matrix = np.array([[2.0, 1.0], [1.0, 3.0]])
-    known, variance = _inverse_diagonal(matrix, np.arange(2))
+    known, covariance = _inverse(matrix, np.arange(2))
     assert known.tolist() == [0, 1]
-    np.testing.assert_allclose(variance, np.diag(np.linalg.inv(matrix)))
+    np.testing.assert_allclose(covariance, np.linalg.inv(matrix))
