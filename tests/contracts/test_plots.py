@@ -274,6 +274,13 @@ def test_refuses_what_does_not_exist(plot: str, options: dict[str, Any], message
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize("plot", ["caterpillar", "random_effects"])
+def test_a_model_without_random_effects_has_none_to_show(plot: str) -> None:
+    with pytest.raises(ValueError, match=r"no random effects to show; add a term such as \(1 \| g\)"):
+        getattr(replace(make(), random_effects={}, random_effects_sd={}).plot, plot)()
+    assert plt.get_fignums() == []
+
+
 def test_random_effects_marks_one_row() -> None:
     results = make(levels=(12, 200, 2))
     plain = results.plot.random_effects()
