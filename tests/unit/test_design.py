@@ -1,5 +1,6 @@
 """Data frame -> Design, and the same columns from new data."""
 
+import datetime
 import json
 import pickle
 import time
@@ -667,9 +668,29 @@ def test_stored_state_asks_for_the_context(data: pd.DataFrame) -> None:
     np.testing.assert_allclose(again.rebuild(data).X, design.X)
 
 
+@pytest.mark.parametrize("formula", ["y ~ (1 | w)", "y ~ w", "w ~ x"])
+@pytest.mark.parametrize("kind", ["interval", "interval of times", "period", "date"])
+def test_intervals_periods_and_dates_travel_as_json(data: pd.DataFrame, formula: str, kind: str) -> None:
+    days = pd.Series(pd.date_range("2024-01-30", periods=N), index=data.index)
+    values = {
+        "interval": pd.cut(data["x"], 3),
+        "interval of times": pd.cut(days, 3, right=False),
+        "period": pd.Categorical(days.dt.to_period("M")),
+        "date": pd.Categorical(np.resize(days[:3].dt.date, N)),
+    }
+    data["w"] = values[kind]
+    design, state = build(formula, data)
+    again = state_from_dict(json.loads(json.dumps(state_to_dict(state), allow_nan=False)))
+    assert_same(again.rebuild(data), design)
+    response = again.rebuild(data, response=True).response
+    assert response is not None and design.response is not None
+    assert response.levels == design.response.levels
+    np.testing.assert_array_equal(response.values, design.response.values)
+
+
 def test_levels_that_cannot_be_stored_are_named(data: pd.DataFrame) -> None:
-    _, state = build("y ~ (1 | w)", data.assign(w=pd.cut(data["x"], 3)))
-    with pytest.raises(DesignError, match="type Interval cannot be stored"):
+    _, state = build("y ~ (1 | w)", data.assign(w=np.resize([datetime.time(9), datetime.time(17)], N)))
+    with pytest.raises(DesignError, match="type time cannot be stored"):
         state_to_dict(state)
 
 

@@ -87,7 +87,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_fit(tmp_path, monke
     monkeypatch.setattr("glmmnet.model.run", lambda *args: pytest.fail("the fit has begun"))
     with pytest.raises(IsADirectoryError, match="is a folder; add the name of a file"):
         model().fit(checkpoint=tmp_path, **QUICK)
-    with pytest.raises(FileNotFoundError, match="there is no folder .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"):
         model().fit(checkpoint=tmp_path / "missing" / "fit.ckpt", **QUICK)
 
 
