@@ -188,7 +188,8 @@ def decode(value: Any) -> Any:
         stamp = pd.Timestamp(value["timestamp"])
         return stamp if value["zone"] is None else stamp.tz_convert(value["zone"])
     if "interval" in value:
-        return pd.Interval(*(decode(end) for end in value["interval"]), closed=value["closed"])
+        left, right = value["interval"]
+        return pd.Interval(decode(left), decode(right), value["closed"])
     if "period" in value:
         return pd.Period(ordinal=value["period"], freq=value["freq"])
     if "date" in value:

@@ -30,7 +30,7 @@ def spline(name: str) -> Callable[..., Any]:
         try:
             return transform(x, *args, _state=_state, **options)
         except ValueError as error:
-            if "extend beyond" not in str(error):
+            if "extend beyond" not in str(error) or "lower_bound" not in _state:
                 raise
             raise DesignError(_outside(name, x, _state)) from None
 

@@ -230,10 +230,10 @@ def _check_tokens(tokens: Sequence[Token], columns: Sequence[str] | None) -> Non
                 token, f"{token.token} is text, not a term; a column is written without quotes, or in backticks."
             )
         before = tokens[i - 1].token if i and is_operator(tokens[i - 1]) else ""
-        if before in ("**", "^"):
+        if before in ("**", "^") and token.token != "0":
             continue
         if before.startswith(("**", "^")):
-            raise error_at(token, f"The power after `{before[:-1]}` must be a positive whole number.")
+            raise error_at(token, f"The power after `{before.rstrip('+- ')}` must be a positive whole number.")
         if token.token not in ("0", "1"):
             raise error_at(
                 token, f"`{token.token}` is not a term: only 0 and 1 are; scale in braces, e.g. `{{2 * x}}`."
@@ -275,7 +275,7 @@ def _refuse_inner_zeros(tokens: Sequence[Token], openings: set[int]) -> None:
 
 
 def _removes_intercept(tokens: Sequence[Token], i: int) -> bool:
-    """Whether a ``0`` that is no power, or a minus before ``1``, stands at `i`."""
+    """Whether a ``0``, or a minus before ``1``, stands at `i`."""
     token = tokens[i]
     if token.kind is Token.Kind.VALUE:
         return token.token == "0"

@@ -83,7 +83,7 @@ def check_syntax(tree: ast.AST, token: Token | None = None) -> None:
                 f"`.{node.attr}` is not allowed: no attribute that begins with an underscore; allowed are "
                 f"{_listed(METHODS)}.",
             )
-        if isinstance(node, ast.keyword) and (node.arg is None or node.arg.startswith("_")):
+        if isinstance(node, ast.keyword) and (node.arg is None or node.arg.startswith("_") or node.arg == "inplace"):
             raise error_at(token, f"Argument `{node.arg or '**'}` is not allowed in a formula.")
         if isinstance(node, ast.Name) and node.id.startswith("__"):
             raise error_at(

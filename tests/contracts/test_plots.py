@@ -264,6 +264,7 @@ def test_caterpillar_of_a_class() -> None:
         ("caterpillar", {"top": 0}, "top is 0"),
         ("caterpillar", {"alpha": 5}, "alpha is 5"),
         ("forest", {"alpha": 0}, "alpha is 0"),
+        ("forest", {"alpha": "a"}, "alpha is 'a'"),
         ("random_effects", {"term": "x2"}, "term is 'x2'"),
         ("residuals", {"class_": "a"}, "the family has no classes"),
     ],

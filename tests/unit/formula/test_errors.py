@@ -139,6 +139,7 @@ CASES = [
     ("y ~ (0 + x)", "`0` inside of parentheses removes no intercept; write it outside", "0"),
     ("y ~ (x - 1) + z", "`- 1` inside of parentheses removes no intercept; write it outside", "-"),
     ("y ~ (x - (1)):z", "`- 1` inside of parentheses", "-"),
+    ("y ~ x**0", "The power after `**` must be a positive whole number", "0"),
     ("y ~ (-1 + x)", "`- 1` inside of parentheses", "-"),
     ("y ~ ((0 + x) | g)", "directly after the opening parenthesis of the random term", "0"),
     ("y ~ (z + (x - 1) | g)", "directly after the opening parenthesis of the random term", "-"),

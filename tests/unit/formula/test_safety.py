@@ -37,6 +37,7 @@ def owners(text: str, context: tuple[str, ...] = ()) -> list[tuple[str, str]]:
         ("y ~ I(*x)", "a starred argument"),
         ("y ~ I(**x)", "`**` is not allowed"),
         ("y ~ I(_state=x)", "`_state` is not allowed"),
+        ("y ~ {x.clip(0, inplace=True)}", "`inplace` is not allowed"),
         ("__import__('os').system('true') ~ x", "`__import__` is not allowed"),
         ("y ~ offset(__import__('os'))", "`__import__` is not allowed"),
         ("y ~ nn(__import__('os'))", "`__import__` is not allowed"),
