@@ -81,7 +81,9 @@ class LRTResult:
 
 
 def check_alpha(alpha: float) -> None:
-    """ValueError unless alpha may be the error probability of an interval."""
+    """TypeError or ValueError unless alpha may be the error probability of an interval."""
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
+        raise TypeError(f"alpha={alpha!r} must be a number between 0 and 1, e.g. 0.05.")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from glmmnet.centring import Centring, centring
 from glmmnet.design import Design, DesignState, build_design
 from glmmnet.em.boundary import floored, on_boundary, without_crawling
-from glmmnet.em.checkpoint import Checkpoint
+from glmmnet.em.checkpoint import Checkpoint, fingerprint, open_checkpoint
 from glmmnet.em.config import EMConfig
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.final import final_draws
@@ -281,13 +280,8 @@ class GLMMNet:
     def _checkpoint(self, path: str | Path | None) -> Checkpoint | None:
         if path is None:
             return None
-        digest = hashlib.sha256(f"{self.formula}\n{self.family!r}\n{self.design.x_names}".encode())
-        arrays = [self._joint.target.y.numpy(), self.design.X, *(block.x for block in self.design.neural)]
-        arrays += [term.index for term in self.design.random]
-        arrays += [term.correlation for term in self.design.random if term.correlation is not None]
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return Checkpoint(Path(path), digest.hexdigest())
+        own = fingerprint(self.formula, self._joint, self.design, self._nn_options, self._networks)
+        return open_checkpoint(path, own)
 
     def _finish(self, problem: Problem, centred: Centring, config: EMConfig, last: EMState, seed: int) -> Fitted:
         """Final draws at the last state's estimates."""

@@ -55,12 +55,21 @@ def arviz_groups(fitted: Fitted, what: tuple[str, ...]) -> tuple[dict[str, Any],
         dims[name] = []
     response = fitted.design.response
     assert response is not None
-    groups: dict[str, Any] = {"posterior": posterior, "sample_stats": dict(final.stats), "constant_data": constant}
+    groups: dict[str, Any] = {"posterior": posterior, "sample_stats": _statistics(fitted), "constant_data": constant}
     groups["observed_data"] = {response.label: _observed(fitted)}
     dims[response.label] = ["__obs__"]
     for name, values in _row_draws(fitted, what).items():
         groups[name] = {response.label: values}
     return groups, coords, dims
+
+
+def _statistics(fitted: Fitted) -> dict[str, np.ndarray]:
+    """The sampler's statistics a draw; exact draws, which are all accepted, and Metropolis steps do not diverge."""
+    final = fitted.draws
+    if not fitted.joint.terms:
+        return {}
+    shape = (final.chains, final.draws)
+    return {"diverging": np.zeros(shape, bool), **(final.stats or {"acceptance_rate": np.ones(shape)})}
 
 
 def _observed(fitted: Fitted) -> np.ndarray:

@@ -7,7 +7,6 @@ checked anew.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,10 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
+from glmmnet._files import check_target, read_file, write_file
 from glmmnet.design import Design, decode, encode, state_from_dict, state_to_dict
 from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
@@ -62,11 +60,7 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
     OSError
         There is no such folder, the path is a folder, or the disk refuses.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder; add the name of a file.")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(target.parent)!r}.")
+    check_target(path)
     f = stored.fitted
     arrays: Arrays = {}
     record = {
@@ -100,14 +94,7 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
     if f.predictor is not None:
         for name, value in f.predictor.state_dict().items():
             arrays[_NETWORK + name] = value.numpy()
-    part = target.with_name(target.name + ".part")
-    try:
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, part, {"glmmnet": json.dumps(record)})
-        os.replace(part, target)
-    except SafetensorError as error:
-        raise OSError(f"{str(path)!r} cannot be written: {error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(path, arrays, record)
 
 
 def read(path: str | os.PathLike[str], context: Mapping[str, Any] | None, networks: Mapping[str, Any] | None) -> Stored:
@@ -159,14 +146,10 @@ def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
     """The JSON record and the arrays of a file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get("glmmnet", "{}"))
-            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
-    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
-        raise FitError(f"{str(path)!r} is no model saved by results.save(): {error}.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("layout"), int):
-        raise FitError(f"{str(path)!r} is no model saved by results.save().")
+    refusal = f"{str(path)!r} is no model saved by results.save()"
+    record, arrays = read_file(path, refusal)
+    if not isinstance(record.get("layout"), int):
+        raise FitError(f"{refusal}.")
     if record["layout"] > _LAYOUT:
         raise FitError(f"{str(path)!r} was saved by a later version of glmmnet; install that to read it.")
     return record, arrays

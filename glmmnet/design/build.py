@@ -12,7 +12,7 @@ from formulaic.parser.types import Term
 
 from glmmnet.covariances import COVARIANCES
 from glmmnet.errors import DesignError, as_mapping
-from glmmnet.formula import FormulaSpec
+from glmmnet.formula import FormulaSpec, NeuralSpec
 from glmmnet.formula.carets import error_at
 from glmmnet.formula.expression import name_uses, parse_expression
 from glmmnet.formula.safety import resolve, unknown_column
@@ -99,6 +99,8 @@ def build_design(
     fixed, x = learn_part(spec.fixed, replace(environment, codings=codings.fixed))
     parts = [(one.name, *learn_part(one.fixed, replace(environment, codings=codings.fixed))) for one in spec.parts]
     neural = [learn_part(one.inputs, environment, ordering="none", full_rank=False) for one in spec.neural]
+    for block, (_, inputs) in zip(spec.neural, neural, strict=True):
+        _refuse_constant_block(block, inputs)
     effects = [
         learn_part(one.effects, at_levels(one, replace(environment, codings=codings.ordered))) for one in spec.random
     ]
@@ -181,6 +183,15 @@ def needed_columns(spec: FormulaSpec, columns: Sequence[str], context: Mapping[s
             if name not in columns:
                 raise error_at(term.token, unknown_column(name, columns))
     return Needs(*(tuple(dict.fromkeys(names)) for names in (response, fixed, effects, groups)))
+
+
+def _refuse_constant_block(block: NeuralSpec, inputs: np.ndarray) -> None:
+    """Of inputs that are the same in every row nothing can be learned."""
+    if not (inputs != inputs[0]).any():
+        raise DesignError(
+            f"`{block.label}` needs at least one input that is not a constant; each is the same in all "
+            f"{len(inputs)} rows."
+        )
 
 
 def _used_context(spec: FormulaSpec, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from glmmnet.formula.safety import resolve
 from glmmnet.formula.vocabulary import FUNCTIONS, NAMESPACES
 
 from .coding import Coding
+from .transforms import spline
 
 
 def _elementwise(name: str, function: np.ufunc) -> Any:
@@ -39,6 +40,7 @@ def _elementwise(name: str, function: np.ufunc) -> Any:
 # max and min as in R's pmax and pmin
 _FUNCTIONS: dict[str, Any] = {
     **{name: TRANSFORMS[name] for name in FUNCTIONS | NAMESPACES.keys() if name in TRANSFORMS},
+    **{name: spline(name) for name in ("bs", "cr", "cc")},
     "log1p": np.log1p,
     "expm1": np.expm1,
     "sqrt": np.sqrt,

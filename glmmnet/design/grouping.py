@@ -119,6 +119,8 @@ def _learn_column(name: str, column: pd.Series) -> tuple[np.ndarray, pd.Index, s
     codes, values, kind = _factorise(column)
     if kind.startswith("mixed"):
         raise DesignError(f"Grouping column `{name}` mixes values that cannot be compared; bring them to one type.")
+    if kind == "complex" or values.dtype.kind == "c":
+        raise DesignError(f"Grouping column `{name}` holds complex numbers; give their parts as columns.")
     categories = isinstance(column.dtype, pd.CategoricalDtype)
     if kind == "numeric" and not categories and values.dtype.kind == "f":
         numbers = values.to_numpy()
@@ -144,7 +146,7 @@ def _factorise(column: pd.Series) -> tuple[np.ndarray, pd.Index, str]:
         codes, distinct = pd.factorize(column)
         values = pd.Index(distinct)
     kind = value_kind(values)
-    if kind == "numeric":
+    if kind == "numeric" and values.dtype.kind != "c":
         numbers = values.astype(np.float64)
         values = values.astype(np.int64) if pd.api.types.is_integer_dtype(values.dtype) else numbers
     elif kind == "boolean":
@@ -176,6 +178,6 @@ def refuse_single_level(grouping: Grouping, n: int) -> None:
     """
     if len(grouping.levels) < 2:
         raise DesignError(
-            f"Grouping factor `{grouping.name}` has one level, {grouping.levels[0]!r}, in all {n} rows: its variance "
-            "cannot be estimated."
+            f"Grouping factor `{grouping.name}` has one level, {grouping.levels.tolist()[0]!r}, in all {n} rows: its "
+            "variance cannot be estimated."
         )

@@ -204,16 +204,29 @@ class DesignMaterializer(PandasMaterializer):
     def _encode_evaled_factor(
         self, factor: Any, spec: ModelSpec, drop_rows: Sequence[int], reduced_rank: bool = False
     ) -> Any:
-        if factor.metadata.kind is Factor.Kind.CATEGORICAL:
-            self._check_levels(factor, spec)
+        if factor.metadata.kind is not Factor.Kind.CATEGORICAL:
+            return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
+        found = self._check_levels(factor, spec)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", DataMismatchWarning)
                 return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank=reduced_rank)
         except DataMismatchWarning:
-            raise DesignError(f"`{factor.expr}` has values outside its levels=; name all of them.") from None
+            raise DesignError(
+                f"`{factor.expr}` has values outside its levels=; name all of them: {_listed(found)}."
+            ) from None
+        # What formulaic and pandas raise where contrasts or levels do not fit.
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, GLMMNetError):
+                raise
+            raise DesignError(
+                f"`{factor.expr}` cannot be coded: its contrasts or levels= do not fit the {len(found)} levels "
+                f"{_listed(found)}. Write contr.treatment(base=...), contr.sum, contr.helmert, contr.diff, contr.poly "
+                "or a matrix with a row a level and one column less; levels= lists each level once."
+            ) from error
 
-    def _check_levels(self, factor: Any, spec: ModelSpec) -> None:
+    def _check_levels(self, factor: Any, spec: ModelSpec) -> list[Any]:
+        """The levels that occur; refused where training had not all of them, or where they are too many."""
         found = pd.unique(pd.Series(getattr(factor.values, "__wrapped__", factor.values)))
         known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
         if known is not None:
@@ -229,6 +242,7 @@ class DesignMaterializer(PandasMaterializer):
                 f"Factor `{factor.expr}` has {len(found)} levels in {self.nrows} rows: a column for each needs "
                 f"{size / 2**30:.0f} GiB. Make it a random effect: `(1 | {factor.expr})`."
             )
+        return list(found)
 
 
 def _materialise(spec: ModelSpec, environment: Environment) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -153,6 +154,13 @@ def encode(value: Any) -> Any:
         return {"timestamp": value.isoformat(), "zone": None if value.tz is None else str(value.tz)}
     if isinstance(value, pd.Timedelta):
         return {"timedelta": value.isoformat()}
+    if isinstance(value, pd.Interval):
+        return {"interval": [encode(value.left), encode(value.right)], "closed": value.closed}
+    if isinstance(value, pd.Period):
+        return {"period": value.ordinal, "freq": value.freqstr}
+    # A date with a time is a date to Python.
+    if type(value) is datetime.date:
+        return {"date": value.isoformat()}
     raise DesignError(
         f"A value of type {type(value).__name__} cannot be stored, {value!r}; convert the column to text."
     )
@@ -179,4 +187,11 @@ def decode(value: Any) -> Any:
     if "timestamp" in value:
         stamp = pd.Timestamp(value["timestamp"])
         return stamp if value["zone"] is None else stamp.tz_convert(value["zone"])
+    if "interval" in value:
+        left, right = value["interval"]
+        return pd.Interval(decode(left), decode(right), value["closed"])
+    if "period" in value:
+        return pd.Period(ordinal=value["period"], freq=value["freq"])
+    if "date" in value:
+        return datetime.date.fromisoformat(value["date"])
     return pd.Timedelta(value["timedelta"])

@@ -104,8 +104,8 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
         iteration, params = reached.iteration, reached.params
     if problem.predictor is not None:
         training = None
-        if reached is not None and reached.network is not None:
-            problem.predictor.load_state_dict(reached.network)
+        if problem.checkpoint is not None and reached is not None and reached.network is not None:
+            problem.checkpoint.give_weights(reached.network, problem.predictor)
         else:
             training = _training(problem, problem.predictor, config)
             for state in training.run(params):

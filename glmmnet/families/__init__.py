@@ -86,4 +86,9 @@ def __getattr__(name: str) -> type[Family]:
     raise AttributeError(f"glmmnet.families has no {name!r}; families: {', '.join(FAMILIES)}")
 
 
+def __dir__() -> list[str]:
+    """What is written here, and the classes of all families."""
+    return sorted({*globals(), *(FAMILIES[name].__name__ for name in FAMILIES)})
+
+
 __all__ = ["FAMILIES", "Family", "Tails", "Target", "family_from_dict", "family_to_dict", "resolve", "with_formulas"]

@@ -43,6 +43,8 @@ class Bernoulli(MeanFamily):
         if response.kind == "counts":
             raise self.disagree(response, "gives successes and trials", "use family='binomial'")
         if response.kind == "categorical":
+            if len(response.levels) == 1:
+                raise self.disagree(response, f"is {response.levels[0]!r} in all rows", "two values are needed")
             if len(response.levels) != 2:
                 raise self.disagree(
                     response,

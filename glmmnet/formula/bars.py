@@ -179,6 +179,23 @@ def grouping_names(tokens: Sequence[Token], bars: Sequence[Bar]) -> set[str]:
     return names | {read_known(token)[0] for token in right if head(token) == "gr"}
 
 
+def check_group_names(specs: Sequence[RandomSpec]) -> None:
+    """Refuse a column called ``a:b`` beside the combination of a and b: one name for two grouping factors.
+
+    Raises
+    ------
+    FormulaError
+    """
+    named: dict[str, tuple[str, ...]] = {}
+    for spec in specs:
+        name = ":".join(spec.group)
+        if named.setdefault(name, spec.group) != spec.group:
+            raise error_at(
+                spec.token,
+                f"Two grouping factors are called `{name}`, a column and a combination of columns; rename the column.",
+            )
+
+
 def check_random_terms(made: Sequence[SpecialTerm]) -> None:
     """Refuse terms that appear twice and effects that vary by one group in two terms.
 
@@ -186,6 +203,7 @@ def check_random_terms(made: Sequence[SpecialTerm]) -> None:
     ------
     FormulaError
     """
+    check_group_names([term.spec for term in made if isinstance(term.spec, RandomSpec)])
     seen: dict[tuple[tuple[str, ...], str], Any] = {}
     keys: set[str] = set()
     for term in made:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import copy
+import keyword
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from .vocabulary import NAMESPACES
 
 _QUOTED = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`([^`]*)`""")
 
@@ -40,11 +43,14 @@ def parse_expression(text: str) -> ast.Expression:
     SyntaxError
     """
     names: dict[str, str] = {}
+    prefix = "_quoted_"
+    while prefix in text:
+        prefix += "_"
 
     def alias(match: re.Match[str]) -> str:
         if match[1]:
             return match[1]
-        key = f"_quoted_{len(names)}_"
+        key = f"{prefix}{len(names)}_"
         names[key] = match[2]
         return f" {key} "
 
@@ -56,7 +62,7 @@ def parse_expression(text: str) -> ast.Expression:
 
 
 def print_expression(tree: ast.AST) -> str:
-    """Canonical text of `tree`; names that are not Python identifiers come in backticks."""
+    """Canonical text of `tree`; names that are not Python names come in backticks."""
     tree = copy.deepcopy(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -66,7 +72,16 @@ def print_expression(tree: ast.AST) -> str:
 
 def quote(name: str) -> str:
     """`name` as it is written in an expression."""
-    return name if name.isidentifier() else f"`{name}`"
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
+
+
+def column_names(text: str) -> set[str]:
+    """Names in an expression that may be columns: neither heads of calls nor namespaces of functions."""
+    return {
+        use.node.id
+        for use in name_uses(parse_expression(text))
+        if use.role == "value" or (use.role == "root" and use.path[0] not in NAMESPACES.get(use.node.id, ()))
+    }
 
 
 def name_uses(tree: ast.AST) -> Iterator[NameUse]:

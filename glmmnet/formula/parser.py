@@ -14,14 +14,14 @@ from formulaic.parser.utils import merge_operator_tokens, replace_tokens
 
 from glmmnet.errors import FormulaError
 
-from .bars import bar_operator, check_random_terms, find_bars, grouping_names
+from .bars import bar_operator, check_group_names, check_random_terms, find_bars, grouping_names
 from .carets import error_at, translate
-from .expression import name_uses, parse_expression, print_expression, quote
+from .expression import column_names, parse_expression, print_expression, quote
 from .neural import block_label, read_block
-from .response import read_response, response_names, split_sides
+from .response import read_response, response_column, response_names, split_sides
 from .spec import FormulaSpec, NeuralSpec, OffsetSpec, PartSpec, RandomSpec
 from .terms import SpecialTerm, SpecialToken, plain_products
-from .tokens import head, is_context, is_operator, lex, written
+from .tokens import head, is_context, is_operator, lex, names_a_call, without_blank, written
 
 _ONE = Token("1", kind="value")
 _PLUS = Token("+", kind="operator")
@@ -50,22 +50,26 @@ def parse(text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
     """
     if not isinstance(text, str):
         raise FormulaError(f"A formula is a text such as 'y ~ x + (1 | g)', not {type(text).__name__}.")
+    return _parse(text, columns)
+
+
+def _parse(text: str, columns: Sequence[str] | None, taken: Iterable[str] = ()) -> FormulaSpec:
+    """See :func:`parse`; ``.`` leaves out the columns `taken`, too."""
     left, right = split_sides(text, lex(text))
     response = read_response(left)
+    _refuse_blanks(right, columns)
     bars = find_bars(right, "put random effects in parentheses, e.g. `(1 | g)`")
     offsets = [_offset(token) for token in right if head(token) == "offset"]
-    used = response_names(response) | grouping_names(right, bars)
-    used |= {name for offset in offsets for name in _names(offset.expression)}
+    used = {*taken, *response_names(response), *grouping_names(right, bars), *_offset_names(offsets)}
     _check_tokens(right, columns)
     algebra = _Algebra(text, columns, used)
     openings = {bar.opening for bar in bars}
+    _refuse_inner_zeros(right, openings)
     terms = algebra.terms(algebra.special(_with_intercepts(right, openings)))
-    for factor in [term.factors[0] for term in terms if len(term.factors) == 1]:
-        named = quote(factor.expr) if factor.eval_method is Factor.EvalMethod.LOOKUP else factor.expr
-        if named == response.expressions[0]:
-            raise error_at(factor.token, f"The response `{factor}` stands right of `~` too; drop it there.")
     expanded = tuple(columns) if columns is not None and algebra.dotted else None
-    return FormulaSpec(text=text, response=response, columns=expanded, **algebra.parts(terms))
+    spec = FormulaSpec(text=text, response=response, columns=expanded, **algebra.parts(terms))
+    _refuse_response(spec)
+    return spec
 
 
 def with_part(spec: FormulaSpec, name: str, text: str, columns: Sequence[str] | None = None) -> FormulaSpec:
@@ -88,11 +92,15 @@ def with_part(spec: FormulaSpec, name: str, text: str, columns: Sequence[str] | 
     """
     if not isinstance(text, str) or not text.lstrip().startswith("~"):
         raise FormulaError(f"{name}={text!r} must be a formula without a response, e.g. {name}='~ x + (1 | g)'.")
-    own = parse(f"{spec.response.label} {text.lstrip()}", columns)
+    main = {column for term in spec.random if not term.part for column in term.group}
+    response = spec.response
+    label = quote(response.label) if response.token.kind is Token.Kind.NAME else response.label
+    own = _parse(f"{label} {text.lstrip()}", columns, main | _offset_names(spec.offsets))
     special: list[NeuralSpec | OffsetSpec] = [*own.neural, *own.offsets]
     for one in special:
         raise error_at(one.token, f"`{one.label}` is not allowed in {name}=; only in the main formula.")
     random = tuple(replace(term, part=name) for term in own.random)
+    check_group_names([*spec.random, *random])
     parts = (*spec.parts, PartSpec(name, text, own.fixed))
     return replace(spec, random=spec.random + random, parts=parts, columns=spec.columns or own.columns)
 
@@ -166,6 +174,7 @@ class _Algebra:
     def _neural(self, token: Token) -> NeuralSpec:
         inputs, options = read_block(token)
         _check_tokens(inputs, self.columns)
+        _refuse_blanks(inputs, self.columns)
         _refuse_bars(inputs)
         inner = self.terms(list(replace_tokens(inputs, "0", [_MINUS, _ONE], kind=Token.Kind.VALUE)))
         terms = tuple(term for term in inner if term != "1")
@@ -220,21 +229,83 @@ def _check_tokens(tokens: Sequence[Token], columns: Sequence[str] | None) -> Non
             raise error_at(
                 token, f"{token.token} is text, not a term; a column is written without quotes, or in backticks."
             )
-        neighbours = (*tokens[max(i - 1, 0) : i], *tokens[i + 1 : i + 2])
-        if i and tokens[i - 1].token in ("**", "^"):
+        before = tokens[i - 1].token if i and is_operator(tokens[i - 1]) else ""
+        if before in ("**", "^") and token.token != "0":
             continue
-        if token.token not in ("0", "1") or any(is_operator(one) and one.token[0] not in "+-|" for one in neighbours):
+        if before.startswith(("**", "^")):
+            raise error_at(token, f"The power after `{before.rstrip('+- ')}` must be a positive whole number.")
+        if token.token not in ("0", "1"):
             raise error_at(
                 token, f"`{token.token}` is not a term: only 0 and 1 are; scale in braces, e.g. `{{2 * x}}`."
             )
+        neighbours = (*tokens[max(i - 1, 0) : i], *tokens[i + 1 : i + 2])
+        for one in neighbours:
+            if is_operator(one) and one.token[0] not in "+-|":
+                raise error_at(
+                    token,
+                    f"`{token.token}` is not a term that `{one.token}` combines: 0 and 1 say whether there is an "
+                    "intercept, after `+` or `-`.",
+                )
+
+
+def _refuse_blanks(tokens: Sequence[Token], columns: Sequence[str] | None) -> None:
+    """Refuse a parenthesis that follows the name of a call after a blank, or another parenthesis."""
+    for i, token in enumerate(tokens):
+        if not _opens(tokens, i + 1):
+            continue
+        if is_context(token, ")"):
+            raise error_at(tokens[i + 1], "Is a `+` missing between the parentheses?")
+        if names_a_call(token) and token.token not in (columns or ()):
+            raise error_at(token, without_blank(token))
+
+
+def _refuse_inner_zeros(tokens: Sequence[Token], openings: set[int]) -> None:
+    """Refuse ``0`` and ``- 1`` inside plain parentheses, where they would take no intercept away."""
+    open_: list[int] = []
+    for i, token in enumerate(tokens):
+        if is_context(token, "(["):
+            open_.append(i)
+        elif is_context(token, ")]"):
+            del open_[-1:]
+        elif open_ and open_[-1] not in openings and _removes_intercept(tokens, i):
+            inside = openings & set(open_)
+            where = "directly after the opening parenthesis of the random term" if inside else "outside of them"
+            what = "0" if token.kind is Token.Kind.VALUE else "- 1"
+            raise error_at(token, f"`{what}` inside of parentheses removes no intercept; write it {where}.")
+
+
+def _removes_intercept(tokens: Sequence[Token], i: int) -> bool:
+    """Whether a ``0``, or a minus before ``1``, stands at `i`."""
+    token = tokens[i]
+    if token.kind is Token.Kind.VALUE:
+        return token.token == "0"
+    following = next((one for one in tokens[i + 1 :] if not is_context(one, "(")), None)
+    return is_operator(token) and "-" in token.token and following is not None and following.token == "1"
+
+
+def _refuse_response(spec: FormulaSpec) -> None:
+    """Refuse the response right of ``~``: as it is written there, or its column in any term."""
+    column, expression = response_column(spec.response), spec.response.expressions[0]
+    terms = [*spec.fixed, *(term for block in spec.neural for term in block.inputs)]
+    terms += [term for one in spec.random for term in one.effects]
+    found: list[tuple[Token | None, set[str], str]] = []
+    for factor in (factor for term in terms for factor in term.factors):
+        if factor.eval_method is Factor.EvalMethod.LOOKUP:
+            found.append((factor.token, {factor.expr}, quote(factor.expr)))
+        elif factor.eval_method is Factor.EvalMethod.PYTHON:
+            found.append((factor.token, column_names(factor.expr), factor.expr))
+    found += [(one.token, column_names(one.expression), one.expression) for one in spec.offsets]
+    found += [(one.token, set(one.group), "") for one in spec.random]
+    for token, names, text in found:
+        if column in names or text == expression:
+            name = spec.response.label if column is None else column
+            raise error_at(token, f"The response `{name}` stands right of `~` too; drop it there.")
 
 
 def _with_intercepts(tokens: Sequence[Token], openings: set[int]) -> list[Token]:
     """`tokens` with ``1 +`` at the start and after each opening parenthesis of a random term; ``0`` is ``- 1``."""
     out: list[Token] = [_ONE, *_joint(tokens, 0)]
     for i, token in enumerate(tokens):
-        if head(token) == "" and token.kind is Token.Kind.NAME and token.token == "nn" and _opens(tokens, i + 1):
-            raise error_at(token, "Write `nn(...)` without a blank before the parenthesis.")
         if token.kind in (Token.Kind.NAME, Token.Kind.PYTHON) and _opens(tokens, i + 1):
             raise error_at(token, f"Is a `+` missing between `{written(token)}` and the parenthesis?")
         out.append(token)
@@ -263,5 +334,5 @@ def _offset(token: Token) -> OffsetSpec:
     return OffsetSpec(token.token, print_expression(arguments[0]), token)
 
 
-def _names(expression: str) -> set[str]:
-    return {use.node.id for use in name_uses(parse_expression(expression))}
+def _offset_names(offsets: Iterable[OffsetSpec]) -> set[str]:
+    return {name for offset in offsets for name in column_names(offset.expression)}

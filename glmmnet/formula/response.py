@@ -10,10 +10,10 @@ from formulaic.parser.types import Token
 from glmmnet.errors import FormulaError
 
 from .carets import error_at, formula_error
-from .expression import name_uses, parse_expression, print_expression, quote
+from .expression import column_names, parse_expression, print_expression, quote
 from .safety import check_syntax
 from .spec import ResponseForm, ResponseSpec
-from .tokens import head, is_operator
+from .tokens import head, is_operator, names_a_call, without_blank
 
 _FORMS: dict[str, tuple[ResponseForm, str]] = {
     "p": ("trials", "p(successes, trials)"),
@@ -69,9 +69,12 @@ def read_response(tokens: Sequence[Token]) -> ResponseSpec:
             raise error_at(token, f"A random-effect term is not allowed left of `~`: {_RULE}.")
         if head(token) in ("nn", "offset"):
             raise error_at(token, f"`{head(token)}()` is not allowed left of `~`: {_RULE}.")
+    if tokens[1].token == "(" and names_a_call(tokens[0]):
+        raise error_at(tokens[0], without_blank(tokens[0]))
     try:
         tree = parse_expression(label)
-    except SyntaxError:
+        expression = print_expression(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         tree = None
     if tree is None or not isinstance(tree.body, ast.Compare):
         raise formula_error(
@@ -81,12 +84,18 @@ def read_response(tokens: Sequence[Token]) -> ResponseSpec:
             stop,
         )
     check_syntax(tree, place)
-    return ResponseSpec(label, "value", (print_expression(tree),), place)
+    return ResponseSpec(label, "value", (expression,), place)
 
 
 def response_names(response: ResponseSpec) -> set[str]:
     """Names that may be columns in the response."""
-    return {use.node.id for text in response.expressions for use in name_uses(parse_expression(text))}
+    return {name for text in response.expressions for name in column_names(text)}
+
+
+def response_column(response: ResponseSpec) -> str | None:
+    """The column that is the response, or holds its successes; None where that is an expression."""
+    body = parse_expression(response.expressions[0]).body
+    return body.id if isinstance(body, ast.Name) else None
 
 
 def _single(token: Token, label: str, place: Token) -> ResponseSpec:

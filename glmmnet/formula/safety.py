@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Collection
 from typing import Literal
 
+import numpy as np
 from formulaic.parser.types import Token
 
 from .carets import error_at
@@ -19,6 +20,9 @@ from .vocabulary import FUNCTIONS, METHODS, NAMESPACES, NUMPY, REDUCTIONS
 
 Owner = Literal["column", "context", "function"]
 
+#: Documented functions that are numpy's, and what others of numpy's take before ``out``.
+_NUMPY_FUNCTIONS = {"log", "log2", "log10", "log1p", "exp", "expm1", "sqrt"}
+_MOST_ARGUMENTS = {"clip": 3, "round": 2}
 _BUILTINS = "abs, min, max, round, int, float, str, len"
 _ALLOWED_NODES = (
     ast.Expression,
@@ -52,6 +56,7 @@ _FORBIDDEN = {
     ast.GeneratorExp: "a comprehension",
     ast.JoinedStr: "an f-string",
     ast.Starred: "a starred argument",
+    ast.Set: "braces, which are not needed inside of a call or of braces",
     ast.Await: "await",
     ast.Yield: "yield",
 }
@@ -70,13 +75,15 @@ def check_syntax(tree: ast.AST, token: Token | None = None) -> None:
             raise error_at(
                 token, f"An expression in a formula cannot hold {what}: only arithmetic, calls and comparisons."
             )
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and _is_sum_with_number(node.left):
+            raise error_at(token, "A random-effect term `(effects | group)` is not allowed inside a call or braces.")
         if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
             raise error_at(
                 token,
                 f"`.{node.attr}` is not allowed: no attribute that begins with an underscore; allowed are "
                 f"{_listed(METHODS)}.",
             )
-        if isinstance(node, ast.keyword) and (node.arg is None or node.arg.startswith("_")):
+        if isinstance(node, ast.keyword) and (node.arg is None or node.arg.startswith("_") or node.arg == "inplace"):
             raise error_at(token, f"Argument `{node.arg or '**'}` is not allowed in a formula.")
         if isinstance(node, ast.Name) and node.id.startswith("__"):
             raise error_at(
@@ -84,6 +91,15 @@ def check_syntax(tree: ast.AST, token: Token | None = None) -> None:
                 f"`{node.id}` is not allowed: an expression may use columns, the documented transforms, np, what is "
                 f"passed with context=, and the builtins {_BUILTINS}.",
             )
+
+
+def _is_sum_with_number(node: ast.expr) -> bool:
+    """Whether `node` is what stands left of a bar, such as ``1``, ``0 + x``, ``x - 1``: no flag to combine by ``|``."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        return _is_sum_with_number(node.left) or _is_sum_with_number(node.right)
+    if isinstance(node, ast.UnaryOp):
+        return _is_sum_with_number(node.operand)
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
 
 def resolve(
@@ -104,6 +120,7 @@ def resolve(
     uses = list(name_uses(tree))
     roots = {id(use.node) for use in uses if use.role == "root"}
     _check_methods(tree, roots, token)
+    _check_outputs(tree, context, token)
     return [(use.node, _owner(use, columns, context, token)) for use in uses]
 
 
@@ -184,6 +201,31 @@ def _check_method(attribute: str, token: Token | None) -> None:
         raise error_at(token, _not_in_namespace("", (attribute,)))
     if attribute not in METHODS:
         raise error_at(token, f"`.{attribute}` is not allowed in a formula; allowed are {_listed(METHODS)}.")
+
+
+def _check_outputs(tree: ast.AST, context: Collection[str], token: Token | None) -> None:
+    """Refuse calls of numpy that would write their result into a column, or leave it undefined in some rows."""
+    for node in ast.walk(tree):
+        name = _numpy_name(node.func, context) if isinstance(node, ast.Call) else None
+        if name is None:
+            continue
+        assert isinstance(node, ast.Call)
+        written = ast.unparse(node.func)
+        for keyword in node.keywords:
+            if keyword.arg in ("out", "where"):
+                raise error_at(token, f"Argument `{keyword.arg}` of `{written}()` is not allowed in a formula.")
+        most = _MOST_ARGUMENTS.get(name, getattr(getattr(np, name), "nin", None))
+        if most is not None and len(node.args) > most:
+            raise error_at(token, f"`{written}()` takes {most} argument{'s' * (most > 1)}, not {len(node.args)}.")
+
+
+def _numpy_name(head: ast.expr, context: Collection[str]) -> str | None:
+    """Name of the numpy function that a call's head stands for, if any."""
+    if isinstance(head, ast.Attribute) and isinstance(head.value, ast.Name):
+        own = head.value.id == "np" and "np" not in context and head.attr in NUMPY
+        return head.attr if own else None
+    own = isinstance(head, ast.Name) and head.id in _NUMPY_FUNCTIONS and head.id not in context
+    return head.id if own and isinstance(head, ast.Name) else None
 
 
 def _listed(names: Collection[str], most: int = 60) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 
 from formulaic.errors import FormulaSyntaxError
@@ -11,9 +12,10 @@ from formulaic.parser.types import Token
 from .carets import error_at, translate
 from .expression import parse_expression, print_expression
 from .safety import check_syntax
-from .vocabulary import COVARIANCES, INSTEAD
+from .vocabulary import COVARIANCES, FUNCTIONS, INSTEAD, NAMESPACES
 
 _HEAD = re.compile(r"([A-Za-z_][\w.]*)\(")
+_CALLS = {"nn", "offset", "gr", "p", "cbind", *COVARIANCES, *FUNCTIONS}
 # formulaic's tokenizer counts brackets inside quoted strings; they travel as private characters of the same length
 _SPECIAL = "()[]{},=|~%\"'`"
 _SHIELD = {character: chr(0xE000 + i) for i, character in enumerate(_SPECIAL)}
@@ -109,6 +111,19 @@ def written(token: Token) -> str:
     return token.source[token.source_start : token.source_end + 1]
 
 
+def names_a_call(token: Token) -> bool:
+    """Whether `token` is the name of a function or of a term of the language, without its parenthesis."""
+    if token.kind is not Token.Kind.NAME or written(token).startswith("`"):
+        return False
+    namespace, _, name = token.token.partition(".")
+    return token.token in _CALLS or name in NAMESPACES.get(namespace, ())
+
+
+def without_blank(token: Token) -> str:
+    """Message about the blank between the name of a call and its parenthesis."""
+    return f"Write `{token.token}(...)` without a blank before the parenthesis."
+
+
 class WordBar(Token):
     """The bar of a term whose covariance is named by a word, as in ``ar1(0 + time | g)``."""
 
@@ -145,7 +160,16 @@ def _canonicalise(token: Token) -> None:
         raise error_at(token, f"Is a `+` missing between `{name}` and the parenthesis?")
     try:
         tree = parse_expression(token.token)
-    except SyntaxError:
-        raise error_at(token, f"`{token.token}` is not a valid Python expression.") from None
+        canonical = print_expression(tree)
+    except (SyntaxError, ValueError):
+        raise error_at(token, f"`{token.token}` is not a valid Python expression.{_keyword_hint(token)}") from None
+    except (RecursionError, MemoryError):
+        raise error_at(token, "This expression is nested too deeply; compute it as a column before.") from None
     check_syntax(tree, token)
-    token.token = print_expression(tree)
+    token.token = canonical
+
+
+def _keyword_hint(token: Token) -> str:
+    """What to write for a column that is called as a keyword of Python is."""
+    words = [word for word in re.findall(r"(?<![`\w.])\w+(?![`\w])", token.token) if keyword.iskeyword(word)]
+    return f" A column named `{words[0]}` stands in backticks inside a call." if words else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -92,7 +93,7 @@ def build_block(
         parts = [f"{sizes} {options.activation}" if options.layers else sizes]
         parts += [f"dropout={options.dropout:g}"] if options.layers and options.dropout else []
     else:
-        body = _user_body(term, network, n_inputs, n_outputs)
+        body = _user_body(term, options.net or term.name, network, n_inputs, n_outputs)
         parts = [f"{n_inputs}-{n_outputs} {type(body).__name__}"]
     parts += [f"{bins.n_outputs} bins"] if bins is not None else []
     parts += [f"embed={options.embed}"] if embedded else []
@@ -151,12 +152,22 @@ def _named_network(term: NeuralTerm, options: NNOptions, networks: Mapping[str, 
     return network
 
 
-def _user_body(term: NeuralTerm, network: Network, n_inputs: int, n_outputs: int) -> nn.Module:
-    body = copy.deepcopy(network) if isinstance(network, nn.Module) else network(n_inputs, n_outputs)
-    if not isinstance(body, nn.Module):
+def _user_body(term: NeuralTerm, key: str, network: Network, n_inputs: int, n_outputs: int) -> nn.Module:
+    if isinstance(network, nn.Module):
+        return copy.deepcopy(network).to(torch.float32)
+    wanted = "write a torch.nn.Module or a factory(n_inputs, n_outputs)"
+    if not callable(network):
+        raise FormulaError(f"{term.label}: networks={{{key!r}: {network!r}}} is no network; {wanted}.")
+    try:
+        inspect.signature(network).bind(n_inputs, n_outputs)
+    except (TypeError, ValueError) as error:
         raise FormulaError(
-            f"{term.label}: the factory in networks= made a {type(body).__name__}; make a torch.nn.Module."
-        )
+            f"{term.label}: networks={{{key!r}: ...}} cannot be called with {n_inputs} inputs and {n_outputs} outputs, "
+            f"{error}; {wanted}."
+        ) from None
+    body = network(n_inputs, n_outputs)
+    if not isinstance(body, nn.Module):
+        raise FormulaError(f"{term.label}: networks={{{key!r}: ...}} made a {type(body).__name__}; {wanted}.")
     return body.to(torch.float32)
 
 

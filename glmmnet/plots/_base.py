@@ -58,6 +58,13 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
     return ax
 
 
+def effect_tables(results: Plotted) -> Mapping[str, pd.DataFrame]:
+    """The random effects of each grouping factor; ValueError when the model has none."""
+    if not results.random_effects:
+        raise ValueError("The model has no random effects to show; add a term such as (1 | g) to the formula.")
+    return results.random_effects
+
+
 def choose(kind: str, value: Any, known: Sequence[Any]) -> Any:
     """`value`, or the first of `known` when it is None; ValueError when it is none of them."""
     if value is None:
@@ -98,6 +105,6 @@ def effect_column(frame: pd.DataFrame, group: str, term: str | None, class_: Any
 
 def interval_label(alpha: float) -> str:
     """Name of the interval that leaves out the share `alpha`, e.g. "95% interval"."""
-    if not 0 < alpha < 1:
+    if not isinstance(alpha, int | float) or not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha!r}; write a share between 0 and 1, e.g. 0.05 for 95% intervals.")
     return f"{100 * (1 - alpha):g}% interval"

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import norm
 
 from glmmnet.plots import PLOTS
-from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, interval_label, name
+from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, effect_tables, interval_label, name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,14 +49,15 @@ def caterpillar(
     Raises
     ------
     ValueError
-        There is no such group, term or class; `top` is below 1; `alpha` is no share.
+        The model has no random effects; there is no such group, term or class; `top` is below 1; `alpha` is no share.
     """
     interval = interval_label(alpha)
     if top is not None and top < 1:
         raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
-    group = choose("group", group, list(results.random_effects))
-    column, title = effect_column(results.random_effects[group], group, term, class_)
-    mean = results.random_effects[group][column]
+    tables = effect_tables(results)
+    group = choose("group", group, list(tables))
+    column, title = effect_column(tables[group], group, term, class_)
+    mean = tables[group][column]
     if top is not None:
         mean = mean.loc[mean.abs().nlargest(top).index]
     mean = mean.sort_values()

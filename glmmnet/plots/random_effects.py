@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import gaussian_kde
 
 from glmmnet.plots import PLOTS
-from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, name
+from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, effect_tables, name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,14 +47,14 @@ def random_effects(
     Raises
     ------
     ValueError
-        No grouping factor has the term; the class does not exist.
+        The model has no random effects; no grouping factor has the term; the class does not exist.
 
     Notes
     -----
     Ridges are scaled to one height. A factor whose levels number fewer than three, or do not differ, is shown
     as ticks.
     """
-    tables = results.random_effects
+    tables = effect_tables(results)
     known = list(dict.fromkeys(label for table in tables.values() for label in table.columns.unique(0)))
     term = choose("term", term, known)
     groups = [group for group, table in tables.items() if term in table.columns.unique(0)]

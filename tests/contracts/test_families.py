@@ -850,6 +850,17 @@ def test_classes_are_attributes_of_the_package(name: str) -> None:
     assert getattr(families, FAMILIES[name].__name__) is FAMILIES[name]
 
 
+def test_the_module_lists_the_classes_of_all_families() -> None:
+    assert {FAMILIES[name].__name__ for name in FAMILIES} < set(dir(families))
+    assert all(hasattr(families, name) for name in dir(families))
+
+
+def test_text_of_one_value_is_no_matter_of_the_family() -> None:
+    response = Response("y", "categorical", np.zeros(3, np.int64), ("a",))
+    with pytest.raises(DesignError, match=r"is 'a' in all rows.*two values are needed"):
+        families.Bernoulli().encode(response)
+
+
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="Weibull"):
         _ = families.Weibull

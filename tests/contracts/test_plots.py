@@ -264,6 +264,7 @@ def test_caterpillar_of_a_class() -> None:
         ("caterpillar", {"top": 0}, "top is 0"),
         ("caterpillar", {"alpha": 5}, "alpha is 5"),
         ("forest", {"alpha": 0}, "alpha is 0"),
+        ("forest", {"alpha": "a"}, "alpha is 'a'"),
         ("random_effects", {"term": "x2"}, "term is 'x2'"),
         ("residuals", {"class_": "a"}, "the family has no classes"),
     ],
@@ -271,6 +272,13 @@ def test_caterpillar_of_a_class() -> None:
 def test_refuses_what_does_not_exist(plot: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(make().plot, plot)(**options)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("plot", ["caterpillar", "random_effects"])
+def test_a_model_without_random_effects_has_none_to_show(plot: str) -> None:
+    with pytest.raises(ValueError, match=r"no random effects to show; add a term such as \(1 \| g\)"):
+        getattr(replace(make(), random_effects={}, random_effects_sd={}).plot, plot)()
     assert plt.get_fignums() == []
 
 

@@ -85,6 +85,12 @@ def test_wrong_texts_are_refused(r):
         r.t_test("")
 
 
+@pytest.mark.parametrize("alpha", ["a", None, True, [0.05]])
+def test_alpha_that_is_no_number_is_refused(alpha):
+    with pytest.raises(TypeError, match="must be a number between 0 and 1"):
+        contrasts.check_alpha(alpha)
+
+
 @pytest.mark.parametrize("alpha", [0, 1, 2, -0.1])
 def test_wrong_alpha_is_refused(r, alpha):
     for call in (r.conf_int, r.summary, r.t_test("x").conf_int, r.t_test("x").summary_frame):

@@ -1,5 +1,6 @@
 """Data frame -> Design, and the same columns from new data."""
 
+import datetime
 import json
 import pickle
 import time
@@ -105,8 +106,19 @@ def test_bs_matches_the_bernstein_basis() -> None:
     basis = np.column_stack([3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     np.testing.assert_allclose(design.X[:, 1:], basis, atol=1e-12)
     np.testing.assert_allclose(state.rebuild(pd.DataFrame({"x": [1.0]})).X[0, 1:], basis[1], atol=1e-12)
-    with pytest.raises(DesignError, match=r"bs\(x, df=3\)"):
+    with pytest.raises(DesignError, match=r"`bs\(\)` is defined from 0 to 4.* e.g. 5.*'extend'.* 'clip'"):
         state.rebuild(pd.DataFrame({"x": [5.0]}))
+
+
+@pytest.mark.parametrize("name", ["cr", "cc"])
+def test_cubic_splines_leave_the_intercept_to_the_model(data: pd.DataFrame, name: str) -> None:
+    design, state = build(f"y ~ {name}(x, df=4)", data)
+    assert np.linalg.matrix_rank(design.X) == design.X.shape[1] == 5
+    np.testing.assert_allclose(design.X[:, 1:].mean(axis=0), 0.0, atol=1e-12)
+    np.testing.assert_allclose(state.rebuild(data[3:5]).X, design.X[3:5], atol=1e-12)
+    for written in ("df=4, constraints=None", "4, None, None, None, None"):
+        free, _ = build(f"y ~ 0 + {name}(x, {written})", data)
+        np.testing.assert_allclose(free.X.sum(axis=1), 1.0)
 
 
 def test_scale_uses_the_training_rows(data: pd.DataFrame) -> None:
@@ -440,6 +452,8 @@ def test_unseen_levels_have_index_minus_one(data: pd.DataFrame) -> None:
     [
         ("y ~ (1 | x)", "`x` is not a grouping factor: it is continuous"),
         ("y ~ (1 | one)", "`one` has one level, 'a', in all 60 rows"),
+        ("y ~ (1 | zero)", "`zero` has one level, 0, in all 60 rows"),
+        ("y ~ (1 | complex)", "Grouping column `complex` holds complex numbers"),
         ("y ~ (1 | mixed)", "Grouping column `mixed` mixes values"),
         ("y ~ (1 | left:right)", "both written 'a:b:c'"),
     ],
@@ -447,6 +461,8 @@ def test_unseen_levels_have_index_minus_one(data: pd.DataFrame) -> None:
 def test_columns_that_cannot_group(data: pd.DataFrame, formula: str, fragment: str) -> None:
     data["row"] = range(N)
     data["one"] = "a"
+    data["zero"] = 0
+    data["complex"] = 1j * data["x"]
     data["mixed"] = pd.Series(np.resize(np.array([1, "a"], object), N), dtype=object, index=data.index)
     data["left"] = np.resize(["a:b", "a"], N)
     data["right"] = np.resize(["c", "b:c"], N)
@@ -652,9 +668,29 @@ def test_stored_state_asks_for_the_context(data: pd.DataFrame) -> None:
     np.testing.assert_allclose(again.rebuild(data).X, design.X)
 
 
+@pytest.mark.parametrize("formula", ["y ~ (1 | w)", "y ~ w", "w ~ x"])
+@pytest.mark.parametrize("kind", ["interval", "interval of times", "period", "date"])
+def test_intervals_periods_and_dates_travel_as_json(data: pd.DataFrame, formula: str, kind: str) -> None:
+    days = pd.Series(pd.date_range("2024-01-30", periods=N), index=data.index)
+    values = {
+        "interval": pd.cut(data["x"], 3),
+        "interval of times": pd.cut(days, 3, right=False),
+        "period": pd.Categorical(days.dt.to_period("M")),
+        "date": pd.Categorical(np.resize(days[:3].dt.date, N)),
+    }
+    data["w"] = values[kind]
+    design, state = build(formula, data)
+    again = state_from_dict(json.loads(json.dumps(state_to_dict(state), allow_nan=False)))
+    assert_same(again.rebuild(data), design)
+    response = again.rebuild(data, response=True).response
+    assert response is not None and design.response is not None
+    assert response.levels == design.response.levels
+    np.testing.assert_array_equal(response.values, design.response.values)
+
+
 def test_levels_that_cannot_be_stored_are_named(data: pd.DataFrame) -> None:
-    _, state = build("y ~ (1 | w)", data.assign(w=pd.cut(data["x"], 3)))
-    with pytest.raises(DesignError, match="type Interval cannot be stored"):
+    _, state = build("y ~ (1 | w)", data.assign(w=np.resize([datetime.time(9), datetime.time(17)], N)))
+    with pytest.raises(DesignError, match="type time cannot be stored"):
         state_to_dict(state)
 
 
@@ -803,16 +839,26 @@ def test_trap_arguments_of_transforms_are_required(data: pd.DataFrame) -> None:
         ("y ~ Intercept", "Two columns of the design are named `Intercept`"),
         ("y ~ {c + 1}", "`c + 1` cannot be computed"),
         ("y ~ {3}", "`3` gives one value for 60 rows"),
-        ("y ~ C(c, levels=['a', 'b'])", "has values outside its levels="),
+        ("{1} ~ x", "The response `{1}` uses no column of data"),
+        ("y ~ C(c, levels=['a', 'b'])", "has values outside its levels=; name all of them: 'b', 'a', 'c'"),
+        ("y ~ C(c, levels=3)", "`C(c, levels=3)` cannot be coded"),
+        ("y ~ C(c, levels=['a', 'b', 'b', 'c'])", "levels= lists each level once"),
+        ("y ~ C(c, contr.treatment(base='zz'))", "do not fit the 3 levels 'b', 'a', 'c'"),
+        ("y ~ C(c, contr.poly(scores=[1, 2]))", "do not fit the 3 levels"),
+        ("y ~ C(c, 'b')", "`C(c, 'b')` cannot be coded"),
+        ("y ~ C(c, [1, 2, 3])", "a matrix with a row a level"),
+        ("y ~ (C(c, [[1], [2]]) | g)", "a matrix with a row a level"),
+        ("y ~ nn(two)", "`nn(two)` needs at least one input that is not a constant"),
     ],
 )
 def test_columns_that_cannot_be_used(data: pd.DataFrame, formula: str, fragment: str) -> None:
     data["one"] = "a"
+    data["two"] = 2.0
     data["when"] = pd.date_range("2020-01-01", periods=N).to_numpy()
     data["mixed"] = pd.Series(np.resize(np.array([1, "a"], object), N), dtype=object, index=data.index)
     data["complex"] = 1j * data["x"]
     data["Intercept"] = 2.0
-    with pytest.raises(DesignError) as caught:
+    with pytest.raises((DesignError, FormulaError)) as caught:
         build(formula, data)
     assert fragment in str(caught.value)
 

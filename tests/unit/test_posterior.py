@@ -78,10 +78,19 @@ def test_sample_stats_of_nuts():
     assert bool((stats["energy"] >= -stats["lp"]).all())
 
 
+@pytest.mark.parametrize("fit", [gaussian, lambda: bernoulli("b ~ x + (1 | g)")], ids=["exact", "metropolis"])
+def test_sample_stats_of_draws_that_cannot_diverge(fit):
+    stats = fit().to_arviz(log_likelihood=False, posterior_predictive=False)["sample_stats"]
+    assert stats["diverging"].dtype == bool and not stats["diverging"].any()
+    rates = stats["acceptance_rate"].to_numpy()
+    assert rates.shape == stats["diverging"].shape
+    assert (rates == 1).all() if fit is gaussian else (0 < rates.mean() < 1)
+
+
 def test_no_random_effects_give_no_posterior():
     data = gaussian("y ~ x").to_arviz()
     names = [str(n) for n in (data.groups() if callable(data.groups) else data.children)]
-    assert "posterior" not in names and "log_likelihood" in names
+    assert "posterior" not in names and "sample_stats" not in names and "log_likelihood" in names
 
 
 @pytest.mark.parametrize("fit", [gaussian, bernoulli, binomial, categorical])

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import glmmnet as gn
 
@@ -42,12 +43,52 @@ def test_without_a_network_the_estimates_are_kept(tmp_path):
     assert again.history["iteration"].iloc[0] > first.history["iteration"].iloc[-1]
 
 
-@pytest.mark.parametrize("other", [model(frame(seed=2)), model(formula="y ~ x + (1 | g)")])
+OTHERS = {
+    "data": lambda: model(frame(seed=2)),
+    "formula": lambda: model(formula="y ~ x + (1 | g)"),
+    "weights": lambda: gn.glmm("y ~ nn(x) + (1 | g)", frame(), weights=np.full(400, 2.0)),
+    "weight_kind": lambda: gn.glmm("y ~ nn(x) + (1 | g)", frame(), weights=np.full(400, 2.0), weight_kind="precision"),
+    "options": lambda: gn.glmm("y ~ nn(x) + (1 | g)", frame(), nn={"weight_decay": 0.5}),
+    "networks": lambda: gn.glmm("y ~ nn(x) + (1 | g)", frame(), networks={"nn(x)": nn.Linear(1, 1)}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_another_model_is_refused(tmp_path, other):
     path = tmp_path / "fit.ckpt"
     model().fit(checkpoint=path, **QUICK)
     with pytest.raises(gn.FitError, match="another model"):
-        other.fit(checkpoint=path, **QUICK)
+        OTHERS[other]().fit(checkpoint=path, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("formula", "change"),
+    [("y ~ x + offset(z) + (1 | g)", {"z": 1.0}), ("y ~ x + (0 + z | g)", {"z": 3.0})],
+    ids=["offset", "random effects"],
+)
+def test_data_that_stand_in_no_matrix_of_the_fixed_part_tell_models_apart(tmp_path, formula, change):
+    data = frame().assign(z=np.linspace(0.5, 1.5, 400))
+    gn.glmm(formula, data).fit(checkpoint=tmp_path / "fit.ckpt", sampler="nuts", **QUICK)
+    with pytest.raises(gn.FitError, match="another model"):
+        gn.glmm(formula, data.assign(**change)).fit(checkpoint=tmp_path / "fit.ckpt", sampler="nuts", **QUICK)
+
+
+def test_a_network_of_the_same_name_that_is_built_otherwise_is_refused(tmp_path):
+    def one(width):
+        module = nn.Sequential(nn.Linear(1, width), nn.Linear(width, 1))
+        return gn.glmm("y ~ nn(x, net=own) + (1 | g)", frame(), networks={"own": module})
+
+    one(3).fit(checkpoint=tmp_path / "fit.ckpt", **QUICK)
+    with pytest.raises(gn.FitError, match=r"(?s)another model's state.*size mismatch"):
+        one(4).fit(checkpoint=tmp_path / "fit.ckpt", **QUICK)
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("glmmnet.model.run", lambda *args: pytest.fail("the fit has begun"))
+    with pytest.raises(IsADirectoryError, match="is a folder; add the name of a file"):
+        model().fit(checkpoint=tmp_path, **QUICK)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"):
+        model().fit(checkpoint=tmp_path / "missing" / "fit.ckpt", **QUICK)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from glmmnet.errors import FormulaError
-from glmmnet.formula import parse
+from glmmnet.formula import parse, with_part
 
 ONE_RESPONSE = "exactly one response is needed, left of one `~`"
 PARENTHESES = r"put random effects in parentheses, e.g. `(1 | g)`"
@@ -100,7 +100,14 @@ CASES = [
     ("y ~ us(us(1|g)|h)", "not allowed inside a random-effect term", "|"),
     ("y ~ nn(us(1|g))", "not allowed inside `nn()`", "|"),
     ("y ~ x us(1|g)", "Is a `+` missing", "x"),
-    ("y ~ us (1|g)", "Is a `+` missing", "us"),
+    ("y ~ us (1|g)", "without a blank", "us"),
+    ("y ~ offset (x)", "Write `offset(...)` without a blank", "offset"),
+    ("y ~ C (x)", "Write `C(...)` without a blank", "C"),
+    ("y ~ np.log (x)", "Write `np.log(...)` without a blank", "np.log"),
+    ("y ~ nn(scale (x))", "Write `scale(...)` without a blank", "scale"),
+    ("p (k, n) ~ x", "Write `p(...)` without a blank", "p"),
+    ("y ~ (1|g)(1|h)", "Is a `+` missing between the parentheses?", "("),
+    ("y ~ offset({np.log(w)})", "braces, which are not needed", "offset({np.log(w)})"),
     ("y ~ x:us(1|g)", "can only be added with `+`", "|"),
     ("us(1|g) ~ x", "not allowed left of `~`", "|"),
     ("y ~ us(1|g) + (x|g)", "varies by `g` in two terms", "|"),
@@ -126,6 +133,31 @@ CASES = [
     ("y ~ 2:x", "scale in braces, e.g. `{2 * x}`", "2"),
     ("y ~ 0:x", "`0` is not a term", "0"),
     ("y ~ 'x'", "a column is written without quotes", "'x'"),
+    ("y ~ x:1", "`1` is not a term that `:` combines", "1"),
+    ("y ~ x ** -1", "The power after `**` must be a positive whole number", "1"),
+    ("y ~ x ^ - 1", "The power after `^` must be a positive whole number", "1"),
+    ("y ~ (0 + x)", "`0` inside of parentheses removes no intercept; write it outside", "0"),
+    ("y ~ (x - 1) + z", "`- 1` inside of parentheses removes no intercept; write it outside", "-"),
+    ("y ~ (x - (1)):z", "`- 1` inside of parentheses", "-"),
+    ("y ~ x**0", "The power after `**` must be a positive whole number", "0"),
+    ("y ~ (-1 + x)", "`- 1` inside of parentheses", "-"),
+    ("y ~ ((0 + x) | g)", "directly after the opening parenthesis of the random term", "0"),
+    ("y ~ (z + (x - 1) | g)", "directly after the opening parenthesis of the random term", "-"),
+    ("y ~ nn(x + y)", "The response `y` stands right of `~` too", "y"),
+    ("y ~ y:z", "The response `y` stands right of `~` too", "y"),
+    ("y ~ np.log(y)", "The response `y` stands right of `~` too", "np.log(y)"),
+    ("y ~ offset(y + x)", "The response `y` stands right of `~` too", "offset(y + x)"),
+    ("y ~ (1|y)", "The response `y` stands right of `~` too", "|"),
+    ("y ~ (1|g/y)", "The response `y` stands right of `~` too", "|"),
+    ("y ~ (1|gr(y, cov=A))", "The response `y` stands right of `~` too", "|"),
+    ("y ~ (y|g)", "The response `y` stands right of `~` too", "y"),
+    ("p(k, n) ~ nn(k)", "The response `k` stands right of `~` too", "k"),
+    ("cbind(k, n - k) ~ {k / n}", "The response `k` stands right of `~` too", "{k / n"),
+    ("y ~ np.log((1|g))", "`(effects | group)` is not allowed inside a call", "np.log((1|g))"),
+    ("y ~ offset((0 + x|g))", "`(effects | group)` is not allowed inside a call", "offset((0 + x|g))"),
+    ("y ~ {x - 1 | g}", "`(effects | group)` is not allowed inside a call", "{x - 1 | g"),
+    ("y ~ (1|`a:b`) + (0 + x|a:b)", "Two grouping factors are called `a:b`", "|"),
+    ("y ~ np.exp(class)", "A column named `class` stands in backticks", "np.exp(class)"),
     ("y ~ x**z", "must be a positive integer", "z"),
     ("y ~ {x + }", "not a valid Python expression", "{x + "),
 ]
@@ -169,3 +201,16 @@ def test_caret_survives_line_breaks() -> None:
 def test_messages_are_value_errors() -> None:
     with pytest.raises(ValueError, match="exactly one response"):
         parse("x")
+
+
+@pytest.mark.parametrize(
+    "start, repeated, end", [("y ~ {", "-", "x}"), ("y ~ nn({", "x+", "x})"), ("(x", "+1", ">3) ~ x")]
+)
+def test_expressions_nested_too_deeply_are_refused(start: str, repeated: str, end: str) -> None:
+    with pytest.raises(FormulaError):
+        parse(start + repeated * 5000 + end)
+
+
+def test_a_part_may_not_call_another_group_by_the_name_of_one_in_the_main_formula() -> None:
+    with pytest.raises(FormulaError, match="Two grouping factors are called `a:b`"):
+        with_part(parse("y ~ (1 | `a:b`)"), "zi", "~ (1 | a:b)")

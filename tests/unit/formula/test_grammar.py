@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from glmmnet.formula import FormulaSpec, parse
+from glmmnet.formula import FormulaSpec, parse, with_part
 
 
 def fixed(text: str, columns: list[str] | None = None) -> list[str]:
@@ -46,6 +46,12 @@ def random(text: str) -> list[str]:
         ("y ~ `my col`", ["1", "my col"]),
         ("y ~ np.log(`my col`)", ["1", "np.log(`my col`)"]),
         ("y ~ Sepal.Length", ["1", "Sepal.Length"]),
+        ("y ~ class + np.exp(`class`) + np.exp(`None`)", ["1", "class", "np.exp(`class`)", "np.exp(`None`)"]),
+        ("y ~ {`a b` + _quoted_0_}", ["1", "`a b` + _quoted_0_"]),
+        ("y ~ {(x > 1) | (z < 0)}", ["1", "(x > 1) | (z < 0)"]),
+        ("y ~ x - (1)", ["x"]),
+        ("scale ~ scale(x)", ["1", "scale(x)"]),
+        ("np.log(y) ~ y", ["1", "y"]),
     ],
 )
 def test_fixed_terms(text: str, terms: list[str]) -> None:
@@ -60,6 +66,14 @@ def test_dot_is_every_column_but_response_grouping_and_offset() -> None:
     assert [str(term) for term in block.inputs] == ["x", "z", "h", "exposure", "n"]
 
 
+@pytest.mark.parametrize("response", ["y", "`my y`"])
+def test_dot_of_a_part_leaves_out_what_the_main_formula_does(response: str) -> None:
+    columns = [response.strip("`"), "x", "z", "g", "h", "exposure"]
+    spec = parse(f"{response} ~ x + (1 | g) + offset(np.log(exposure))", columns)
+    own = with_part(spec, "zi", "~ . + (1 | h)", columns)
+    assert [str(term) for term in own.parts[0].fixed] == ["1", "x", "z"]
+
+
 @pytest.mark.parametrize(
     ("text", "label", "form", "expressions"),
     [
@@ -70,7 +84,10 @@ def test_dot_is_every_column_but_response_grouping_and_offset() -> None:
         ("x>-3 ~ z", "x>-3", "value", ("x > -3",)),
         ("(s == 'a') ~ z", "(s == 'a')", "value", ("s == 'a'",)),
         ("{a - b} ~ z", "{a - b}", "value", ("a - b",)),
+        ("class ~ x", "class", "value", ("`class`",)),
+        ("p(`class`, n) ~ x", "p(`class`, n)", "trials", ("`class`", "n")),
         ("p(k, n) ~ x", "p(k, n)", "trials", ("k", "n")),
+        ("p(k, n) ~ offset(np.log(n))", "p(k, n)", "trials", ("k", "n")),
         ("p(k, 10) ~ x", "p(k, 10)", "trials", ("k", "10")),
         ("cbind(k, n - k) ~ x", "cbind(k, n - k)", "failures", ("k", "n - k")),
     ],

@@ -225,7 +225,12 @@ def test_factory_gets_the_numbers_of_inputs_and_outputs() -> None:
         (nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)), r"makes \(2,\); it must make \(2, 1\)"),
         (nn.LSTM(5, 1), "makes tuple; it must make"),
         (nn.Linear(4, 1), "does not take 5 input columns"),
-        (lambda n_inputs, n_outputs: "net", "made a str; make a torch.nn.Module"),
+        (lambda n_inputs, n_outputs: "net", "'price': .* made a str; write a torch.nn.Module"),
+        (3, r"networks={'price': 3} is no network; write a torch.nn.Module or a factory\(n_inputs, n_outputs\)"),
+        (
+            lambda n_inputs: nn.Linear(n_inputs, 1),
+            r"'price': .* called with 5 inputs and 1 outputs, too many",
+        ),
     ],
 )
 def test_wrong_networks_are_refused(network: Any, says: str) -> None:
