@@ -102,16 +102,22 @@ def _cases(options: argparse.Namespace) -> Iterator[Case]:
         yield csv_case(options.csv_file, options.formula, options.family)
         return
     names = [*tasks.BUILT_IN, *(tasks.FROM_FILES if options.data is not None else ())]
-    known = [*names, *(f"{name}_pairs" for name in names if tasks.TASKS[name].interactions), "insteval_crossed"]
+    variants = {name: _variants(tasks.TASKS[name]) for name in names}
+    known = [*(f"{name}{end}" for name, own in variants.items() for end in own), "insteval_crossed"]
     if unknown := [name for name in options.only or () if name not in known]:
         hint = "" if options.data is not None else "; the tasks from files need --data FOLDER"
         raise SystemExit(f"there is no scenario {unknown[0]!r}; write one of: {', '.join(known)}{hint}.")
-    for name in names:
-        pairs = tasks.TASKS[name].interactions
-        if _wanted(name, options):
-            yield task_case(name, tasks.load(name, options.data))
-        if pairs and _wanted(f"{name}_pairs", options):
-            yield task_case(f"{name}_pairs", tasks.load(name, options.data), pairs)
+    for name, own in variants.items():
+        for end, pairs in own.items():
+            if _wanted(name + end, options):
+                yield task_case(name + end, tasks.load(name, options.data), pairs)
+
+
+def _variants(task: tasks.Task) -> dict[str, tuple[str, ...]]:
+    """Combined groups of a task and of its variants, by what their names end in."""
+    pairs, inputs = task.interactions, task.with_inputs
+    every = {"": (), "_pairs": pairs, "_inputs": (*pairs, *inputs) if inputs else ()}
+    return {end: groups for end, groups in every.items() if groups or not end}
 
 
 def task_case(name: str, data: TaskData, pairs: tuple[str, ...] = ()) -> Case:

@@ -37,7 +37,9 @@ class Task:
     blanks : dict of str to str
         What a blank is called in a grouping column; "missing" unless given.
     interactions : tuple of str
-        Combined groups ``a:b`` of the task's variant.
+        Combined groups ``a:b`` of the task's variant "pairs".
+    with_inputs : tuple of str
+        Combinations of a group with an ordinary column, of its variant "inputs", which has the pairs too.
     """
 
     file: str
@@ -50,6 +52,7 @@ class Task:
     read: Callable[[], pd.DataFrame] | None = None
     blanks: tuple[tuple[str, str], ...] = ()
     interactions: tuple[str, ...] = ()
+    with_inputs: tuple[str, ...] = ()
 
 
 def insteval() -> pd.DataFrame:
@@ -116,6 +119,8 @@ FROM_FILES: dict[str, Task] = {
         response=lambda rows: np.log1p(rows["amount_usd"]),
         blanks=(("drug", "none"),),
         interactions=_IOWA_PAIRS,
+        # Chosen on a fold of the training rows.
+        with_inputs=("manufacturer:cash", "specialty:cash", "manufacturer:year"),
     ),
     "amazon_employee_access": Task(
         "amazon_employee_access",
@@ -123,6 +128,8 @@ FROM_FILES: dict[str, Task] = {
         "binary",
         ("RESOURCE", "MGR_ID", *(f"ROLE_{name}" for name in _ROLES)),
         (),
+        # Chosen on a fold of the training rows.
+        interactions=("RESOURCE:ROLE_FAMILY", "MGR_ID:ROLE_FAMILY"),
     ),
     "nycflights13_50k": Task(
         "nycflights13_50k",

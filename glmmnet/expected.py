@@ -52,7 +52,7 @@ def expected_information(
                 continue
             for a, p in enumerate(active):
                 if p.term >= 0:
-                    inner = _inner(probe.pulled, probe.pulled, joint, p, derivatives[a])
+                    inner = _inner(probe.pulled, joint, p, derivatives[a])
                     information[a, b] = 0.5 * float((derivatives[b] * inner.T).sum())
             if residual is not None:
                 inner = torch.einsum("qcsi,qcsj->ij", probe.left, probe.pulled) / _PROBES
@@ -119,10 +119,9 @@ def _probes(joint: JointModel, params: Parameters, weight: Tensor, *, squares: b
             yield _Probe(k, c, weighted(left).reshape(v.shape), left.reshape(v.shape), trace, square)
 
 
-def _inner(u: Tensor, v: Tensor, joint: JointModel, p: VarianceParameter, matrix: Tensor) -> Tensor:
-    """Mean over probes of u_i' D v_j, (r, r), D the derivative of b's covariance with respect to `p`."""
+def _inner(pulled: Tensor, joint: JointModel, p: VarianceParameter, matrix: Tensor) -> Tensor:
+    """Mean over probes of u_i' D u_j, (r, r), u the `pulled` ones, D the derivative of b's covariance for `p`."""
     term = joint.terms[p.term]
-    own, other = (x[term.rows].reshape(term.q, term.r, *x.shape[1:])[:, :, p.class_] for x in (u, v))
-    if term.relation is not None:
-        other = term.relation.over_levels(term.relation.matrix, other)
+    own = pulled[term.rows].reshape(term.q, term.r, *pulled.shape[1:])[:, :, p.class_]
+    other = own if term.relation is None else term.relation.over_levels(term.relation.matrix, own)
     return torch.einsum("qasi,ab,qbsj->ij", own, matrix, other) / _PROBES

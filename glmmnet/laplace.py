@@ -137,7 +137,7 @@ class LaplacePoint:
     information: tuple[Tensor, ...]
 
 
-def level_blocks(joint: JointModel, term: TermData, weight: Tensor, precision: Tensor) -> Tensor:
+def level_blocks(term: TermData, weight: Tensor, precision: Tensor) -> Tensor:
     """Diagonal blocks of H that belong to one term: (q, r C, r C)."""
     return _with_prior(term.information(weight), precision)
 
@@ -466,14 +466,12 @@ def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> 
     return GaussianPosterior(mode.reshape(joint.n_effects, joint.n_classes), factor, joint.segments)
 
 
-def laplace_posterior(
-    joint: JointModel, fixed: Tensor, params: Parameters, start: Tensor | None = None
-) -> GaussianPosterior:
-    """The Laplace approximation with the whole precision, its mode (Q, C) searched from `start`.
+def laplace_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:
+    """The Laplace approximation with the whole precision.
 
     Ask :func:`has_factor` first. The curvature is the expected one.
     """
-    mode = find_mode(joint, fixed, params).mode if start is None else start
+    mode = find_mode(joint, fixed, params).mode
     prior, precisions = joint.precision_matrix(params), joint.precisions(params)
     for _ in range(_WHOLE_STEPS):
         eta = fixed + joint.random_eta(mode[:, :, None])

@@ -129,8 +129,7 @@ def _exact(setting: _Setting) -> LogLikelihood:
             f"method='exact' needs a Gaussian model whose precision can be factored; "
             f"here the family is {joint.family.name} and {dense_size(joint.segments)} rows are left."
         )
-    value, _ = _laplace_value(setting)
-    return LogLikelihood(value, 0.0, "exact")
+    return LogLikelihood(_laplace_value(setting), 0.0, "exact")
 
 
 def _reml(setting: _Setting) -> LogLikelihood:
@@ -153,11 +152,11 @@ def _reml(setting: _Setting) -> LogLikelihood:
 def _laplace(setting: _Setting) -> LogLikelihood:
     if not setting.joint.terms:
         return _exact(setting)
-    return LogLikelihood(_laplace_value(setting)[0], 0.0, "laplace")
+    return LogLikelihood(_laplace_value(setting), 0.0, "laplace")
 
 
-def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
-    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole observed H, and the mode."""
+def _laplace_value(setting: _Setting) -> float:
+    """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole observed H."""
     joint, params, fixed = setting.joint, setting.params, setting.fixed
     if not has_factor(joint):
         raise FitError(
@@ -171,7 +170,7 @@ def _laplace_value(setting: _Setting) -> tuple[float, Tensor]:
         observed = joint.information(joint.curvature(eta, params.phi)[..., 0]) + joint.precision_matrix(params)
         factor = factorize(observed, joint.segments)
     log_joint = _log_joint(setting, mode[:, :, None])
-    return float(log_joint[0]) + 0.5 * (mode.numel() * math.log(2 * math.pi) - factor.logdet), mode
+    return float(log_joint[0]) + 0.5 * (mode.numel() * math.log(2 * math.pi) - factor.logdet)
 
 
 def _log_joint(setting: _Setting, b: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def _conjugate_gradients(joint: JointModel, params: Parameters, weight: Tensor, 
     """Solve (Z'WZ + P) x = right for all columns at once, (Q, C, k), preconditioned by the per-level blocks."""
     precisions = joint.precisions(params)
     factors = [
-        torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
+        torch.linalg.cholesky(level_blocks(term, weight, precision))
         for term, precision in zip(joint.terms, precisions, strict=True)
     ]
 

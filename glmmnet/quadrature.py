@@ -88,7 +88,7 @@ def level_quadrature(joint: JointModel, fixed: Tensor, params: Parameters, nodes
     term, mode = joint.terms[0], find_mode(joint, fixed, params).mode
     precision = joint.precisions(params)[0]
     weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
-    factor = torch.linalg.cholesky(level_blocks(joint, term, weight, precision))
+    factor = torch.linalg.cholesky(level_blocks(term, weight, precision))
     spread = torch.linalg.inv(factor).mT
     values = []
     for part in _pieces(grid.shape[1], joint.n * joint.n_predictors):

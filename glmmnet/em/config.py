@@ -76,7 +76,8 @@ class EMConfig:
         each chain takes before. At least 4 draws a chain: R-hat and ESS need as many.
     exact_limit : int
         Gaussian models whose blocked Cholesky leaves at most so many dense rows end by maximising the exact likelihood;
-        larger ones by EM with exact draws.
+        larger ones by Fisher scoring with random probes if every variance is a component of its own, else by EM with
+        exact draws.
     reml : bool
         Restricted maximum likelihood: beta is integrated out too, so that variances are not too small where columns are
         many. Gaussian family, identity link, no nn(), no named sampler.

@@ -14,7 +14,7 @@ from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 @SAMPLERS.register("hmc")
 @dataclass(frozen=True)
 class HMC:
-    """Pyro's Hamiltonian Monte Carlo with a unit mass matrix.
+    """Pyro's Hamiltonian Monte Carlo with a unit mass matrix unless `metric` is given.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ _TUNING_DEPTH = 4
 @SAMPLERS.register("nuts")
 @dataclass(frozen=True)
 class NUTS:
-    """Pyro's multinomial No-U-Turn sampler with a unit mass matrix.
+    """Pyro's multinomial No-U-Turn sampler with a unit mass matrix unless `metric` is given.
 
     Parameters
     ----------

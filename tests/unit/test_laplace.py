@@ -197,7 +197,7 @@ def test_level_blocks_are_the_diagonal_of_the_curvature(spec, model_of):
     whole = dense_curvature(joint, fixed, params, mode)
     weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
     for term, precision, segment in zip(joint.terms, joint.precisions(params), joint.segments, strict=True):
-        blocks = level_blocks(joint, term, weight, precision)
+        blocks = level_blocks(term, weight, precision)
         for level in range(term.q):
             at = slice(segment.start + level * segment.m, segment.start + (level + 1) * segment.m)
             torch.testing.assert_close(blocks[level], whole[at, at], rtol=1e-10, atol=1e-10)
