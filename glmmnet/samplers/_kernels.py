@@ -142,6 +142,7 @@ class FlatKernel(HMC):
         natural = gradient if self._metric is None else self._metric.velocity(gradient)
         pull = u if self._metric is None else self._metric.pull(u)
         self._point = Point(u, pull, rest, rest, gradient, natural, float(value), 0.0, -float(value))
+        self._n_warmup = warmup_steps
         self._warmup_steps = warmup_steps
         # Pyro's adapter takes dtype and device from the cached potential
         self._cache(self.initial_params, -value, {"u": -gradient})
@@ -184,7 +185,7 @@ class FlatKernel(HMC):
         self._point = point
         step_size = float(self.step_size)
         self._t += 1
-        if self._t <= self._warmup_steps:
+        if self._t <= self._n_warmup:
             self._adapter.step(self._t, None, torch.tensor(accept))
             if self._step is rotation:
                 # Where every step is accepted dual averaging knows no largest one.
