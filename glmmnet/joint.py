@@ -431,8 +431,8 @@ class JointModel:
         """Log of the constant that makes exp(kernel) the prior density of b."""
         total = 0.0
         for term, sigma in zip(self.terms, params.sigma, strict=True):
-            sign_logdet = torch.linalg.slogdet(2 * torch.pi * away_from_singular(sigma))[1]
-            total -= 0.5 * term.q * float(sign_logdet.sum())
+            logdet = torch.linalg.slogdet(2 * torch.pi * away_from_singular(sigma))[1]
+            total -= 0.5 * term.q * float(logdet.sum())
             if term.relation is not None:
                 total -= 0.5 * term.r * self.n_classes * term.relation.logdet
         return total

@@ -181,8 +181,15 @@ class GLMMNet:
             An unknown option, or a value of the wrong type.
         DesignError
             `validation` does not fit the data.
+        FormulaError
+            `validation` is given without an nn() block.
+        ValueError
+            There is no sampler of that name.
         FitError
-            An option's value is out of range; the estimation cannot go on.
+            An option's value is out of range; the file at `checkpoint` is of another model; the estimation cannot go
+            on.
+        OSError
+            No file can be written at `checkpoint`.
 
         Warns
         -----
@@ -421,8 +428,8 @@ def glmm(
         ``y ~ x1 + nn(x2 + x3) + (1 + x1 | g) + (1 | h)``; see the formula language in the documentation.
     data : DataFrame
     family : str or Family
-        ``"gaussian"``, ``"bernoulli"``, ``"binomial"``, ``"categorical"``, or an instance such as
-        ``gn.families.Categorical(reference="a")``.
+        A name, such as ``"gaussian"``, ``"bernoulli"`` or ``"poisson"`` (``list(gn.families.FAMILIES)`` has all), or an
+        instance, such as ``gn.families.Categorical(reference="a")``.
     nn : mapping, optional
         Default options of the nn() blocks: layers, activation, dropout, weight_decay, embed, bins.
     networks : mapping, optional
@@ -460,6 +467,8 @@ def glmm(
         Data and formula, or response and family, do not fit.
     TypeError
         `data` is no DataFrame; `nn`, `networks`, `context` or `contrasts` no mapping.
+    ValueError
+        There is no family or link of that name; `weight_kind` is none of those, or given without weights.
 
     Examples
     --------

@@ -100,7 +100,7 @@ class Report:
                 )
             position += size
             for _, row in pairs[pairs["position"] == k].iterrows():
-                name = ",".join(_short(name) for name in (row["first"], row["second"]) if name)
+                name = ",".join(str(name) for name in (row["first"], row["second"]) if name)
                 correlation = row["correlation"]
                 rows.append(("corr", term.group, name, row["class"], pd.NA, np.nan, correlation, *row[ends]))
         for _, row in components.iloc[position:].iterrows():
@@ -188,10 +188,6 @@ class Report:
         """A variance inside its boundary has no standard error."""
         components = variance_components(self.fitted, self.variance_errors, 0.05)
         return bool((components["se"].isna() & (components["variance"] > 0)).any())
-
-
-def _short(name: str) -> str:
-    return "(Int)" if name == "(Intercept)" else str(name)
 
 
 def _gaussian_method(fitted: Fitted) -> str:

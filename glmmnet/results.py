@@ -31,7 +31,7 @@ from glmmnet.prediction import Request, as_frame, on_data, predict, simulate
 from glmmnet.report import Report
 from glmmnet.tables import Summary
 from glmmnet.threads import thread_limit, torch_session
-from glmmnet.variance import is_singular
+from glmmnet.variance import is_singular, variance_parameters
 
 #: Offset of the seed for each thing that is computed after the fit, so that the order of asking changes nothing.
 _LIKELIHOOD_SEED = 101
@@ -269,9 +269,7 @@ class GLMMNetResults:
     @property
     def df_variance(self) -> int:
         """Variance parameters, the dispersion among them."""
-        joint = self.fitted.joint
-        count = sum(t.covariance.n_parameters(t.r) for t in joint.terms) * joint.n_classes
-        return count + int(joint.family.has_dispersion)
+        return len(variance_parameters(self.fitted.joint))
 
     @property
     def df_model(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from glmmnet.exact import orthonormal_columns
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.variance import VarianceParameter, shifted
+from glmmnet.variance import VarianceParameter, shifted, variance_parameters
 
 #: A step moves log standard deviations and Fisher z at most so far, and the fixed part of eta (root mean square).
 _LONGEST, _LONGEST_ETA = 1.0, 2.0
@@ -17,8 +17,7 @@ _LONGEST, _LONGEST_ETA = 1.0, 2.0
 
 def n_parameters(joint: JointModel) -> int:
     """Coefficients, variance parameters and dispersion, if none is on its boundary."""
-    of_terms = sum(joint.n_classes * term.covariance.n_parameters(term.r) for term in joint.terms)
-    return joint.n_coefficients * joint.X.shape[1] + of_terms + int(joint.family.has_dispersion)
+    return joint.n_coefficients * joint.X.shape[1] + len(variance_parameters(joint))
 
 
 class ParameterSteps:

@@ -75,7 +75,9 @@ def test_binomial_counts(output):
 def test_categorical(output):
     text = output("categorical")
     assert re.search(r"^mode +bus +car +train$", text, re.MULTILINE)
-    for row in re.findall(r"^\d +(0\.\d+) +(0\.\d+) +(0\.\d+)$", text, re.MULTILINE):
+    rows = re.findall(r"^\d +(0\.\d+) +(0\.\d+) +(0\.\d+)$", text, re.MULTILINE)
+    assert rows
+    for row in rows:
         assert sum(map(float, row)) == pytest.approx(1, abs=2e-3)
     (hit,) = numbers(text, r"chosen on (\d+)% of the trips")
     assert hit > 40

@@ -86,9 +86,8 @@ def test_readme_begins_with_the_two_commands():
     assert [line.split("#")[0].strip() for line in blocks[0].splitlines()] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/formula.md", "docs/method.md", "docs/architecture.md"])
-def test_links_lead_somewhere(page):
-    path = ROOT / page
+@pytest.mark.parametrize("path", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (path.parent / target).exists(), target
 

@@ -113,10 +113,6 @@ class Covariance(ABC):
     def shifted(self, sigma: Tensor, shifts: dict[tuple[int, int], float]) -> Tensor:
         """`sigma` (r, r) with each log standard deviation (i, i) and Fisher z (i, j) moved by its shift."""
 
-    def n_parameters(self, r: int) -> int:
-        """Number of variance parameters a class."""
-        return len(self.deviations(r)) + len(self.correlations(r))
-
     def deviation_name(self, names: Sequence[str], i: int) -> str:
         """What tables call the standard deviation of column i."""
         return names[i]

@@ -46,7 +46,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class DesignState:
-    """Everything needed to build the same columns from new data; picklable where `context` is.
+    """Everything needed to build the same columns from new data.
 
     Attributes
     ----------

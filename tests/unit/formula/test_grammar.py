@@ -1,7 +1,5 @@
 """Every line of the grammar: what a formula's text is read as."""
 
-import pickle
-
 import pytest
 
 from glmmnet.formula import FormulaSpec, parse, with_part
@@ -178,13 +176,11 @@ def test_quoted_names_of_which_one_begins_the_other_stay_apart() -> None:
     assert fixed("y ~ np.log(`a b c` + `a b`)") == ["1", "np.log(`a b c` + `a b`)"]
 
 
-def test_spec_keeps_the_text_and_survives_pickling() -> None:
+def test_spec_keeps_the_text() -> None:
     text = "y ~ x + nn(z) + (1 + x || g) + offset(e)"
     spec = parse(text)
-    again = pickle.loads(pickle.dumps(spec))
-    assert isinstance(again, FormulaSpec)
-    assert again.text == text
-    assert again == spec
+    assert isinstance(spec, FormulaSpec)
+    assert spec.text == text
 
 
 @pytest.mark.parametrize(
@@ -202,7 +198,6 @@ def test_words_name_the_covariance(text: str, labels: list[str], structures: lis
     spec = parse(text)
     assert [term.label for term in spec.random] == labels
     assert [term.structure for term in spec.random] == structures
-    assert pickle.loads(pickle.dumps(spec)) == spec
 
 
 def test_known_correlation_of_levels() -> None:
