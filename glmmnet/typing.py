@@ -1,8 +1,8 @@
 """Records that travel between the floors, and the protocols that plug-ins fulfil.
 
 Shape letters: n rows, p columns of X, q levels, r columns of a random term, S draws; C linear predictors a row, a class
-each, 2 with a zero part or a modelled dispersion, else 1; K coefficients a column of X and O outputs of the network, C of
-a categorical response, else 1; Q rows of b, the sum of q * r over the random terms; D = Q times the copies of b.
+each, 2 with a zero part or a modelled dispersion, else 1; K coefficients a column of X and O outputs of the network, C
+of a categorical response, else 1; Q rows of b, the sum of q * r over the random terms; D = Q times the copies of b.
 """
 
 from __future__ import annotations
