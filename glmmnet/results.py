@@ -284,8 +284,12 @@ class GLMMNetResults:
 
     @property
     def bic(self) -> float:
-        """Schwarz' criterion -2 llf + log(nobs) df_model."""
-        return -2 * self.llf + np.log(self.nobs) * self.df_model
+        """Schwarz' criterion -2 llf + log(n) df_model.
+
+        n is the sum of frequency weights, so that a row of weight 2 counts as two rows do; with precision weights, and
+        without weights, it is `nobs`.
+        """
+        return float(-2 * self.llf + np.log(float(self.fitted.joint.weights.sum())) * self.df_model)
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
@@ -435,10 +439,32 @@ class GLMMNetResults:
     def get_prediction(
         self, data: pd.DataFrame | None = None, level: str = "conditional", new_levels: str | None = None
     ) -> PredictionResults:
-        """Predictions of the mean with standard errors and intervals, see ``.summary_frame(alpha)``."""
+        """Predictions of the mean with standard errors and intervals, see ``.summary_frame(alpha)``.
+
+        The errors are those of the fixed part and, at ``level="conditional"``, of b. Sigma and the dispersion are held
+        at their estimates: at ``level="marginal"`` the mean depends on Sigma where the link is not linear, and its
+        ``mean_se`` is too small.
+
+        A new observation of ``p(k, n)`` is the proportion of successes among its row's trials: those of the training
+        rows, or of `data` where they have the columns of n; one trial where they lack them.
+
+        Parameters
+        ----------
+        data, level, new_levels
+            As in :meth:`predict`.
+        """
         design, index = self._rows(data, level)
         request = Request(level, "mean", new_levels)
-        return predict_with_error(self.fitted, self._fixed_covariance, design, index, request)
+        return predict_with_error(
+            self.fitted, self._fixed_covariance, design, index, request, self._trials(data, design)
+        )
+
+    def _trials(self, data: pd.DataFrame | None, design: Design) -> np.ndarray | None:
+        """Trials of each row of a design made of `data`; None where the response has none."""
+        y = self.fitted.joint.target.y
+        if not self.fitted.design_state.response.trial_expressions:
+            return None
+        return y[:, 1, 0].numpy() if data is None else self.fitted.design_state.trials(data, design.rows)
 
     @_on_threads_of_fit
     def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
@@ -447,7 +473,7 @@ class GLMMNetResults:
         Parameters
         ----------
         row : DataFrame of one row, or int
-            New data, or a position among the training rows.
+            New data, or a position among the training rows; from the end where it is negative.
 
         Returns
         -------
@@ -477,7 +503,7 @@ class GLMMNetResults:
         >>> results.explain(0)["term"].tolist()
         ['Intercept', 'distance', '(Intercept)']
         """
-        if not isinstance(row, pd.DataFrame | int | np.integer):
+        if isinstance(row, bool) or not isinstance(row, pd.DataFrame | int | np.integer):
             raise TypeError(f"row is a {type(row).__name__}; give a position or a frame of one row, data.iloc[[0]].")
         if not isinstance(row, pd.DataFrame):
             return contributions(self.fitted, self.fitted.design, int(row), self.random_effects_sd)
