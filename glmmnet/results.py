@@ -318,26 +318,25 @@ class GLMMNetResults:
         return self.fitted.params.beta.reshape(-1).numpy(), self.cov_params().to_numpy(), r, q
 
     def compare_lr_test(self, restricted: GLMMNetResults) -> contrasts.LRTResult:
-        """Likelihood-ratio test of this model against a smaller one that it contains, on the same rows."""
+        """Likelihood-ratio test of this model against a smaller one that it contains, on the same rows.
+
+        Whether it does is checked: response, family with link and options, weights and offsets are the same, columns of
+        the fixed part and random terms of the smaller model are those of this one or special cases. Behind nn() no more
+        than the names of the variables is looked at. Where variances are tested at 0 the result says so (`boundary`).
+
+        Raises
+        ------
+        TypeError
+            `restricted` is no fitted model.
+        ValueError
+            This model does not contain it.
+        """
         if not isinstance(restricted, GLMMNetResults):
             raise TypeError(f"compare_lr_test needs the smaller model's results, not a {type(restricted).__name__}.")
-        if restricted.nobs != self.nobs:
-            raise ValueError(
-                f"the models were fitted to {self.nobs} and {restricted.nobs} rows; they need the same rows."
-            )
-        same = restricted.family.name == self.family.name
-        if not same or not torch.equal(restricted.fitted.joint.target.y, self.fitted.joint.target.y):
-            raise ValueError("the models have different responses or families; their likelihoods do not compare.")
-        if self.reml != restricted.reml:
-            raise ValueError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
-        x, other = self.fitted.joint.X, restricted.fitted.joint.X
-        if self.reml and not (x.shape == other.shape and torch.equal(x, other)):
-            raise ValueError(
-                "REML likelihoods of models with different fixed effects do not compare: each integrates its own beta "
-                "out. Fit both with reml=False."
-            )
+        contrasts.check_nested(self.fitted, restricted.fitted, self.df_model, restricted.df_model)
         se = float(np.hypot(self.llf_se, restricted.llf_se))
-        return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
+        boundary = contrasts.tests_a_variance(self.fitted, restricted.fitted)
+        return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se, boundary)
 
     @_on_threads_of_fit
     def r2(self) -> pd.Series:

@@ -86,4 +86,14 @@ def __getattr__(name: str) -> type[Family]:
     raise AttributeError(f"glmmnet.families has no {name!r}; families: {', '.join(FAMILIES)}")
 
 
-__all__ = ["FAMILIES", "Family", "Tails", "Target", "family_from_dict", "family_to_dict", "resolve", "with_formulas"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "ModelledDispersion",
+    "Tails",
+    "Target",
+    "family_from_dict",
+    "family_to_dict",
+    "resolve",
+    "with_formulas",
+]
