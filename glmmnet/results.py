@@ -149,8 +149,9 @@ class GLMMNetResults:
     def vcomp(self) -> pd.DataFrame:
         """Variance components, one row a variance: group, term, class, variance, sd, se, ci_low, ci_high, n_levels.
 
-        `se` is that of `sd`, the 95 % interval is for `sd` on the log scale; the last row is ``Residual`` where the
-        family has one; other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
+        `se` is that of `sd`, the 95 % interval is for `sd`: on the log scale, of random effects whose `se` is more than
+        half of `sd` on the scale of the variance, cut at 0. The last row is ``Residual`` where the family has one;
+        other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
         """
         return estimates.variance_components(self.fitted, self._variance_errors, 0.05)
 
