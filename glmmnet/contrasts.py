@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import scipy.stats
+import torch
+
+from glmmnet.covariances import COVARIANCES
+from glmmnet.families import Family, ModelledDispersion
+from glmmnet.fitted import Fitted
+from glmmnet.typing import RandomTerm
+
+#: Largest rest of a column that counts as a combination of others, over its largest entry.
+_ROUNDING = 1e-8
 
 
 @dataclass(frozen=True)
@@ -69,15 +78,20 @@ class LRTResult:
         From the chi-squared distribution; where a variance is tested at 0 it is conservative.
     statistic_se : float
         Monte Carlo standard error of the statistic.
+    boundary : bool
+        The larger model has more variances: they are tested at 0, where the p-value is too large (of a single one
+        about twice the right one).
     """
 
     statistic: float
     df: int
     pvalue: float
     statistic_se: float
+    boundary: bool
 
     def __str__(self) -> str:
-        return f"LR test: chi2({self.df}) = {self.statistic:.4f} (MC se {self.statistic_se:.2g}), p = {self.pvalue:.4g}"
+        text = f"LR test: chi2({self.df}) = {self.statistic:.4f} (MC se {self.statistic_se:.2g}), p = {self.pvalue:.4g}"
+        return f"{text}\nconservative: a variance is tested at 0" if self.boundary else text
 
 
 def check_alpha(alpha: float) -> None:
@@ -119,13 +133,140 @@ def wald_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np
     return WaldResult(statistic, df, float(scipy.stats.chi2.sf(statistic, df)))
 
 
-def lr_test(llf: float, df: int, restricted_llf: float, restricted_df: int, se: float) -> LRTResult:
-    """Likelihood-ratio test of a model against one that it contains."""
-    statistic = 2 * (llf - restricted_llf)
-    extra = df - restricted_df
-    if extra <= 0:
+def lr_test(llf: float, df: int, restricted_llf: float, restricted_df: int, se: float, boundary: bool) -> LRTResult:
+    """Likelihood-ratio test of a model against one that it contains; `se` is that of the difference."""
+    statistic, extra = 2 * (llf - restricted_llf), df - restricted_df
+    return LRTResult(statistic, extra, float(scipy.stats.chi2.sf(max(statistic, 0.0), extra)), 2 * se, boundary)
+
+
+def check_nested(larger: Fitted, smaller: Fitted, df: int, smaller_df: int) -> None:
+    """ValueError unless the larger model, of `df` parameters, contains the smaller one on the same rows.
+
+    What is in an nn() block is not looked into: it may hold any function of its variables.
+    """
+    _check_data(larger, smaller)
+    _check_likelihoods(larger, smaller)
+    if df <= smaller_df:
         raise ValueError(
-            f"the other model has {restricted_df} parameters, this one {df}: compare the larger model with the "
+            f"the other model has {smaller_df} parameters, this one {df}: compare the larger model with the "
             "smaller, larger.compare_lr_test(smaller)."
         )
-    return LRTResult(statistic, extra, float(scipy.stats.chi2.sf(max(statistic, 0.0), extra)), 2 * se)
+    _check_fixed(larger, smaller)
+    held = [part for term in larger.design.random for part in _separate(term)]
+    for term in smaller.design.random:
+        for part in _separate(term):
+            if not any(_holds(one, part) for one in held):
+                raise ValueError(
+                    f"the larger model does not contain the smaller one's random term `{term.label}`; it needs one of "
+                    "the same groups with these columns, and a structure that has theirs as a special case."
+                )
+
+
+def tests_a_variance(larger: Fitted, smaller: Fitted) -> bool:
+    """Whether the larger model has variances that the smaller one has at 0, the boundary of what they may be."""
+    counts = [
+        sum(len(t.covariance.deviations(t.r)) for t in f.joint.terms) * f.joint.n_classes for f in (larger, smaller)
+    ]
+    return counts[0] > counts[1]
+
+
+def _check_data(larger: Fitted, smaller: Fitted) -> None:
+    one, other = larger.joint, smaller.joint
+    if one.nobs != other.nobs:
+        raise ValueError(f"the models were fitted to {one.nobs} and {other.nobs} rows; they need the same rows.")
+    if one.family.name != other.family.name or not torch.equal(one.target.y, other.target.y):
+        raise ValueError("the models have different responses or families; their likelihoods do not compare.")
+    if (one.divisor is None) != (other.divisor is None):
+        raise ValueError("one model has precision weights, the other has not; fit both with the same weights.")
+    same = one.divisor is None or other.divisor is None or torch.equal(one.divisor, other.divisor)
+    if not same or not torch.equal(one.weights, other.weights):
+        raise ValueError("the models have different weights; fit both with the same weights.")
+    if not np.allclose(larger.design.offset, smaller.design.offset, rtol=1e-10, atol=1e-12):
+        raise ValueError("the models have different offsets; neither contains the other.")
+
+
+def _check_likelihoods(larger: Fitted, smaller: Fitted) -> None:
+    one, other = _plain(larger.joint.family), _plain(smaller.joint.family)
+    for name, value in one.options.items():
+        # Independent effects of the classes are a special case of correlated ones.
+        correlated = name == "class_cov" and value == "us"
+        if not correlated and value != other.options.get(name, value):
+            raise ValueError(
+                f"the families differ: {name}={value!r} in this model, {other.options[name]!r} in the other; fit both "
+                "with the same."
+            )
+    if larger.config.reml != smaller.config.reml:
+        raise ValueError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
+    x, x_other = larger.joint.X, smaller.joint.X
+    if larger.config.reml and not (x.shape == x_other.shape and torch.equal(x, x_other)):
+        raise ValueError(
+            "REML likelihoods of models with different fixed effects do not compare: each integrates its own beta "
+            "out. Fit both with reml=False."
+        )
+
+
+def _plain(family: Family) -> Family:
+    """The family without the formula of its dispersion."""
+    return family.family if isinstance(family, ModelledDispersion) else family
+
+
+def _check_fixed(larger: Fitted, smaller: Fitted) -> None:
+    networks, inside = ({name for term in f.design.neural for name in term.variables} for f in (larger, smaller))
+    if missing := sorted(inside - networks):
+        raise ValueError(f"the smaller model has {', '.join(missing)} in nn(), the larger one has not.")
+    for part in dict.fromkeys(smaller.design.x_parts):
+        if part == "" and larger.design.neural:
+            # f may be any function of its inputs.
+            continue
+        held = _columns(larger, part)
+        outside = [
+            name
+            for name, own, column in zip(
+                smaller.design.x_names, smaller.design.x_parts, smaller.design.X.T, strict=True
+            )
+            if own == part and not _spans(held, column[:, None])
+        ]
+        if outside:
+            raise ValueError(
+                f"the larger model does not contain the smaller one's fixed effects {', '.join(outside)}: their "
+                "columns are no combination of its own."
+            )
+
+
+def _columns(fitted: Fitted, part: str) -> np.ndarray:
+    """Columns of X of one formula, (n, k), with the constant that thresholds are."""
+    own = [at for at, name in enumerate(fitted.design.x_parts) if name == part]
+    columns = fitted.design.X[:, own]
+    return np.column_stack([columns, np.ones(len(columns))]) if fitted.joint.target.thresholds and not part else columns
+
+
+def _spans(columns: np.ndarray, other: np.ndarray) -> bool:
+    """Whether every column of `other` (n, m) is a combination of `columns` (n, k)."""
+    scale = np.abs(columns).max(axis=0, initial=0.0)
+    scaled = columns[:, scale > 0] / scale[scale > 0]
+    rest = other - scaled @ np.linalg.lstsq(scaled, other, rcond=None)[0]
+    return bool((np.abs(rest).max(axis=0) <= _ROUNDING * np.abs(other).max(axis=0)).all())
+
+
+def _separate(term: RandomTerm) -> list[RandomTerm]:
+    """A term with independent columns as one term a column."""
+    if term.structure != "diag":
+        return [term]
+    return [replace(term, names=(name,), z=term.z[:, [at]]) for at, name in enumerate(term.names)]
+
+
+def _holds(larger: RandomTerm, smaller: RandomTerm) -> bool:
+    """Whether the covariance of the larger term has that of the smaller one as a special case."""
+    same = (larger.group, larger.part) == (smaller.group, smaller.part) and np.array_equal(larger.index, smaller.index)
+    known, other = larger.correlation, smaller.correlation
+    related = known is other if known is None or other is None else np.array_equal(known, other)
+    if not same or not related:
+        return False
+    if larger.structure in ("us", "diag") or len(larger.names) == 1:
+        return _spans(larger.z, smaller.z)
+    if not set(smaller.names) <= set(larger.names):
+        return False
+    # A variance for each column lets the others be 0; one for all does not.
+    apart = len(smaller.names) == 1 and not COVARIANCES[larger.structure].tied
+    within = smaller.structure == larger.structure or (larger.structure, smaller.structure) == ("toep", "ar1")
+    return apart or (within and smaller.names == larger.names)

@@ -17,6 +17,8 @@ from glmmnet.laplace import GaussianPosterior, gaussian_posterior
 from glmmnet.random_terms import TermData
 
 RESIDUAL = "Residual"
+#: Standard error of a log standard deviation from which a variance may be next to 0.
+_NEAR_ZERO = 0.5
 #: Random effects whose exact posterior standard deviations are quickly computed.
 _MOST_EXACT = 5000
 
@@ -40,7 +42,10 @@ def fixed_names(fitted: Fitted) -> list[str]:
 
 
 def variance_components(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.DataFrame:
-    """One row a variance; the interval is that of the standard deviation, on the log scale."""
+    """One row a variance; the interval is that of the standard deviation.
+
+    On the log scale; of random effects whose log standard deviation has a large error, on that of the variance.
+    """
     z = float(scipy.stats.norm.ppf(1 - alpha / 2))
     rows = []
     for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
@@ -72,9 +77,13 @@ def _variance_row(
     group: str, term: str, class_: str, variance: float, se_log: float, z: float, levels: int | None
 ) -> tuple[Any, ...]:
     sd = variance**0.5
-    # A variance that the data say nothing about has an interval without end.
-    with np.errstate(over="ignore"):
-        low, high = sd * np.exp(-z * se_log), sd * np.exp(z * se_log)
+    if levels is not None and se_log > _NEAR_ZERO:
+        # Its log likelihood has no curve that the log scale could follow: it falls on one side only.
+        low, high = np.sqrt(variance * np.clip([1 - 2 * z * se_log, 1 + 2 * z * se_log], 0.0, None))
+    else:
+        # A variance that the data say nothing about has an interval without end.
+        with np.errstate(over="ignore"):
+            low, high = sd * np.exp(-z * se_log), sd * np.exp(z * se_log)
     return (group, term, class_, variance, sd, sd * se_log, low, high, levels)
 
 

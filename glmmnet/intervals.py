@@ -15,6 +15,7 @@ from glmmnet.fitted import Fitted
 from glmmnet.fixed_part import FixedColumns
 from glmmnet.information import FixedCovariance, feature_columns
 from glmmnet.prediction import (
+    FEWER_POINTS,
     Request,
     conditional_draws,
     fixed_eta,
@@ -117,9 +118,17 @@ def _with_fewer_draws(fitted: Fitted, numbers_a_draw: int) -> Fitted:
 
 
 def predict_with_error(
-    fitted: Fitted, covariance: FixedCovariance, design: Design, index: pd.Index, request: Request
+    fitted: Fitted,
+    covariance: FixedCovariance,
+    design: Design,
+    index: pd.Index,
+    request: Request,
+    trials: np.ndarray | None = None,
 ) -> PredictionResults:
-    """Predicted means of a design's rows with draws of their error; `index` is that of the data."""
+    """Predicted means of a design's rows with draws of their error.
+
+    `index` is that of the data, `trials` (n,) are those of a new observation in each row, 1 unless given.
+    """
     family = fitted.joint.family
     predicted = predict(fitted, design, request)
     fixed = fixed_eta(fitted, design)
@@ -129,6 +138,9 @@ def predict_with_error(
     columns = error_columns(fitted, design)
     by_column = errors.reshape(columns.values.shape[1], fitted.joint.n_coefficients, errors.shape[1])
     shift = -torch.einsum("qck,ks->qcs", covariance.pull, errors) if request.level == "conditional" else None
+    counts = torch.ones(design.n, fitted.joint.target.y.shape[1], 1, dtype=torch.float64)
+    if trials is not None:
+        counts[:, -1, 0] = torch.as_tensor(trials)
     draws = errors.shape[1]
     means = np.empty((design.n, max(len(labels), 1), draws))
     new = np.empty((design.n, 0 if family.class_means else draws))
@@ -138,7 +150,7 @@ def predict_with_error(
             error = error + random_eta(fitted, design.random, rows, shift)
         mean, new_eta = _mean_and_new_eta(fitted, design, rows, fixed, error, request)
         means[rows] = mean.numpy()
-        new[rows] = _new_observations(fitted, new_eta, rows.start).numpy()
+        new[rows] = _new_observations(fitted, new_eta, counts[rows], rows.start).numpy()
     return PredictionResults(
         on_data(predicted, design, index),
         means,
@@ -160,10 +172,10 @@ def _mean_and_new_eta(
     eta = fixed[rows] + error
     if request.level == "population" or not fitted.joint.terms:
         return family.mean(eta, fitted.params.phi), eta
-    spread = prior_spread(fitted, design.random, unseen_only=False)[rows]
-    mean = torch.stack([marginal_mean(fitted, e[:, :, None], spread) for e in eta.unbind(dim=2)], dim=2)
+    spread = prior_spread(fitted, design.random)[rows]
+    means = [marginal_mean(fitted, one[:, :, None], spread, FEWER_POINTS) for one in eta.unbind(dim=2)]
     generator = torch.Generator().manual_seed(fitted.seed + _SEED_LEVELS + rows.start)
-    return mean, eta + spread.draw(eta.shape[2], generator)
+    return torch.stack(means, dim=2), eta + spread.draw(eta.shape[2], generator)
 
 
 def error_columns(fitted: Fitted, design: Design) -> FixedColumns:
@@ -190,11 +202,14 @@ def coefficient_errors(fitted: Fitted, covariance: FixedCovariance) -> Tensor:
     return se[:, None] * (vectors * values.clamp_min(0.0).sqrt()) @ normal
 
 
-def _new_observations(fitted: Fitted, eta: Tensor, start: int) -> Tensor:
-    """A new observation at each linear predictor, (m, S), on the scale of the mean; seeded by the fit's seed."""
+def _new_observations(fitted: Fitted, eta: Tensor, counts: Tensor, start: int) -> Tensor:
+    """A new observation at each linear predictor, (m, S), on the scale of the mean; seeded by the fit's seed.
+
+    `counts` (m, k, 1) is shaped as the response: of successes out of trials, the latter are read.
+    """
     if fitted.joint.family.class_means:
         return torch.zeros(len(eta), 0, dtype=torch.float64)
-    trials = torch.ones(len(eta), fitted.joint.target.y.shape[1], 1, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fitted.seed + _SEED_NEW + start)
-        return fitted.joint.family.simulate(eta, trials, fitted.params.phi)
+        drawn = fitted.joint.family.simulate(eta, counts, fitted.params.phi)
+    return drawn / counts[:, 1].clamp_min(1.0) if counts.shape[1] == 2 else drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
 
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
@@ -17,6 +19,9 @@ from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.random_terms import TermData
 from glmmnet.typing import RandomTerm
+
+#: Some rows: a block of them, or their positions.
+Rows = slice | np.ndarray
 
 LEVELS = ("conditional", "population", "marginal")
 KINDS = ("mean", "link", "class")
@@ -26,8 +31,12 @@ NEW_LEVELS = ("population", "marginal", "error")
 _AT_ONCE = 8_000_000
 #: Seed after the fit's own, of the effects of levels without data that a known correlation has.
 _SEED_RELATIVES = 4_000_037
-#: Quadrature points for b integrated over its prior (one linear predictor), and draws (several).
-_NODES, _PRIOR_DRAWS = 41, 400
+#: Points that integrate over one normal number, and over several; of fewer where many such integrals are only compared.
+_NODES, _POINTS, FEWER_POINTS = 41, 512, 256
+#: A uniform number is no closer to 0 and 1.
+_CLOSEST = 2.0**-32
+#: Groups of like draws that stand for all where each is integrated further, and the points around each.
+_POOLED, _AROUND = 60, 21
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def _check_levels(design: Design, request: Request) -> None:
             )
 
 
-def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: slice, draws: Tensor) -> Tensor:
+def random_eta(fitted: Fitted, terms: tuple[RandomTerm, ...], rows: Rows, draws: Tensor) -> Tensor:
     """Z b of some rows for draws of b (Q, C, S): (m, C, S).
 
     An unseen level has effect 0, a relative without data what is expected of it given the effects of the levels.
@@ -199,7 +208,7 @@ class PriorSpread:
 
     root: Tensor
 
-    def __getitem__(self, rows: slice) -> PriorSpread:
+    def __getitem__(self, rows: Rows) -> PriorSpread:
         return PriorSpread(self.root[rows])
 
     @property
@@ -217,37 +226,47 @@ class PriorSpread:
         return self.along(torch.randn(shape, generator=generator, dtype=self.root.dtype))
 
 
-def prior_spread(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> PriorSpread:
-    """Spread of Z b over the prior of b; of the terms whose level is unseen only, or of all."""
+def prior_spread(fitted: Fitted, terms: tuple[RandomTerm, ...]) -> PriorSpread:
+    """Spread of Z b over the prior of b."""
+    return _spread(fitted, terms, [_own_variance(k, t) for k, t in zip(fitted.joint.terms, terms, strict=True)])
+
+
+def _spread(fitted: Fitted, terms: tuple[RandomTerm, ...], shares: list[Tensor]) -> PriorSpread:
+    """Spread of Z b where b has the covariance `share` times Sigma, a share (n,) a term."""
     joint = fitted.joint
     if joint.n_classes == joint.n_predictors and not joint.target.loadings:
-        return PriorSpread(_prior_variance(fitted, terms, unseen_only=unseen_only).sqrt())
+        variance = torch.zeros(len(terms[0].index), joint.n_classes, dtype=torch.float64)
+        for sigma, term, share in zip(fitted.params.sigma, terms, shares, strict=True):
+            z = torch.tensor(term.z)
+            variance += torch.einsum("n,ni,cij,nj->nc", share, z, sigma, z)
+        return PriorSpread(variance.sqrt())
     loading = torch.cat([known.loading for known in joint.terms if known.loading is not None])
     patterns, of_column = torch.unique(loading, dim=0, return_inverse=True)
     n = len(terms[0].index)
     total, start = torch.zeros(n, len(patterns), len(patterns), dtype=torch.float64), 0
-    for known, sigma, term in zip(joint.terms, fitted.params.sigma, terms, strict=True):
+    for known, sigma, term, share in zip(joint.terms, fitted.params.sigma, terms, shares, strict=True):
         own = of_column[start : start + known.r]
         start += known.r
-        z = known.own_columns(torch.tensor(term.z))
-        z = z * _own_variance(known, term)[:, None].sqrt()
-        if unseen_only:
-            z = z * torch.tensor(term.index < 0)[:, None]
+        z = known.own_columns(torch.tensor(term.z)) * share[:, None].sqrt()
         by_pattern = z[:, :, None] * torch.nn.functional.one_hot(own, len(patterns))
         total += torch.einsum("nia,ij,njb->nab", by_pattern, sigma[0], by_pattern)
     values, vectors = torch.linalg.eigh(total)
     return PriorSpread(patterns.T @ (vectors * values.clamp_min(0.0).sqrt()[:, None]))
 
 
-def _prior_variance(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen_only: bool) -> Tensor:
-    """Variance of Z b over the prior of b, (n, C)."""
-    total = torch.zeros(len(terms[0].index), fitted.joint.n_classes, dtype=torch.float64)
-    for known, sigma, term in zip(fitted.joint.terms, fitted.params.sigma, terms, strict=True):
-        z = torch.tensor(term.z)
-        variance = torch.einsum("ni,cij,nj->nc", z, sigma, z)
-        variance = variance * _own_variance(known, term)[:, None]
-        total = total + (variance * torch.tensor(term.index < 0)[:, None] if unseen_only else variance)
-    return total
+def _unseen(terms: tuple[RandomTerm, ...]) -> list[Tensor]:
+    """1 where a row's level is unseen, else 0, (n,) a term."""
+    return [torch.tensor(term.index < 0, dtype=torch.float64) for term in terms]
+
+
+def _unknown(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen: bool) -> list[Tensor]:
+    """Shares of the variance that b has given the levels in the data, (n,) a term: of relatives, of `unseen` levels."""
+    shares = [share * unseen for share in _unseen(terms)]
+    for known, term, share in zip(fitted.joint.terms, terms, shares, strict=True):
+        which, of_row = relatives_of(known, term.index)
+        if known.relation is not None and len(which):
+            share[of_row >= 0] = known.relation.conditional_variance(which)[of_row[of_row >= 0]]
+    return shares
 
 
 def _own_variance(known: TermData, term: RandomTerm) -> Tensor:
@@ -271,17 +290,41 @@ def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor
     eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
     eta = eta + _departures(fitted, design.random, rows, eta.shape[2])
     if request.integrates_unseen(fitted.joint.family) and any((t.index[rows] < 0).any() for t in design.random):
-        spread = prior_spread(fitted, design.random, unseen_only=True)[rows]
-        # The same numbers for every row: rows are compared without Monte Carlo error between them.
-        eta = eta + spread.along(_antithetic(spread.dimensions, eta.shape[2], fitted.seed))
+        spread = _spread(fitted, design.random, _unseen(design.random))[rows]
+        eta = eta + spread.along(_beside_draws(spread.dimensions, eta.shape[2], fitted.seed))
     return eta
 
 
-def _antithetic(dimensions: int, draws: int, seed: int) -> Tensor:
-    """Normal numbers whose second half mirrors the first, (1, dimensions, draws)."""
-    generator = torch.Generator().manual_seed(seed)
-    half = torch.randn(1, dimensions, -(-draws // 2), generator=generator, dtype=torch.float64)
-    return torch.cat([half, -half], dim=2)[:, :, :draws]
+def _sobol(dimensions: int, points: int, seed: int) -> Tensor:
+    """Normal numbers that are evenly spread, (1, dimensions, points): the same for every row, so that rows compare.
+
+    References
+    ----------
+    Owen (1998), Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14(4), 466-489.
+    """
+    uniform = SobolEngine(dimensions, scramble=True, seed=seed).draw(points, dtype=torch.float64)
+    return torch.special.ndtri(uniform.clamp(_CLOSEST, 1 - _CLOSEST)).T[None]
+
+
+def _beside_draws(dimensions: int, points: int, seed: int) -> Tensor:
+    """The same in random order, as neighbours among the points, and among the draws of b, depend on each other."""
+    order = torch.randperm(points, generator=torch.Generator().manual_seed(seed))
+    return _sobol(dimensions, points, seed)[:, :, order]
+
+
+def _nodes(dimensions: int, points: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Points (1, d, N) and weights (N,) for means over d normal numbers: Gauss-Hermite, of more than two Sobol."""
+    if dimensions > 2:
+        return _sobol(dimensions, points, seed), torch.full((points,), 1 / points, dtype=torch.float64)
+    return _hermite(dimensions, _NODES if dimensions == 1 else math.isqrt(points))
+
+
+def _hermite(dimensions: int, points: int) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite points (1, d, N) and weights (N,) in one or two dimensions, `points` in each."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(points)
+    grid = np.meshgrid(*[nodes] * dimensions, indexing="ij")
+    share = weights if dimensions == 1 else np.outer(weights, weights).ravel()
+    return torch.as_tensor(np.stack([one.ravel() for one in grid])[None]), torch.as_tensor(share / share.sum())
 
 
 def _link(fitted: Fitted, design: Design, request: Request) -> Tensor:
@@ -301,32 +344,80 @@ def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
     if request.level == "population" or not fitted.joint.terms:
         return family.mean(fixed, phi)[:, :, 0]
     if request.level == "marginal":
-        return marginal_mean(fitted, fixed, prior_spread(fitted, design.random, unseen_only=False))
+        return marginal_mean(fitted, fixed, prior_spread(fitted, design.random))
     if family.linear_mean:
         return family.mean(_link(fitted, design, request)[:, :, None], phi)[:, :, 0]
-    parts = []
-    numbers = fixed.shape[1] * fitted.draws.b.shape[2]
-    for rows in row_blocks(design.n, numbers):
-        parts.append(family.mean(conditional_draws(fitted, design, rows, fixed, request), phi).mean(dim=2))
-    return torch.cat(parts) if parts else family.mean(fixed, phi)[:, :, 0]
+    return _conditional_mean(fitted, design, fixed, unseen=request.integrates_unseen(family))
 
 
-def marginal_mean(fitted: Fitted, fixed: Tensor, spread: PriorSpread) -> Tensor:
-    """E of the mean over the prior of b: quadrature in one dimension, seeded antithetic draws in several."""
-    family, phi = fitted.joint.family, fitted.params.phi
-    if family.linear_mean:
-        return family.mean(fixed, phi)[:, :, 0]
+def _conditional_mean(fitted: Fitted, design: Design, fixed: Tensor, *, unseen: bool) -> Tensor:
+    """E of the mean over the draws of b, and what these leave unknown: effects of relatives, of `unseen` levels."""
+    family, phi, draws = fitted.joint.family, fitted.params.phi, fitted.draws.b
+    spread = _spread(fitted, design.random, _unknown(fitted, design.random, unseen=unseen))
+    unknown = spread.root.flatten(1).any(dim=1).numpy()
+    drawn = np.any([term.index >= 0 for term in design.random], axis=0)
+    mean = family.mean(fixed, phi)[:, :, 0]
+    alone = np.flatnonzero(unknown & ~drawn)
+    mean[alone] = marginal_mean(fitted, fixed[alone], spread[alone])
+    for rows in _blocks_of(np.flatnonzero(drawn & ~unknown), fixed.shape[1] * draws.shape[2]):
+        eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
+        mean[rows] = family.mean(eta, phi).mean(dim=2)
+    numbers = fixed.shape[1] * max(_POINTS, _AROUND * _POOLED, draws.shape[2])
+    for rows in _blocks_of(np.flatnonzero(drawn & unknown), numbers):
+        eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
+        mean[rows] = _mean_beyond_draws(fitted, eta, spread[rows])
+    return mean
+
+
+def _blocks_of(rows: np.ndarray, numbers_a_row: int) -> Iterator[np.ndarray]:
+    """The rows, a limited count of numbers at a time."""
+    return (rows[block] for block in row_blocks(len(rows), numbers_a_row))
+
+
+def _mean_beyond_draws(fitted: Fitted, eta: Tensor, spread: PriorSpread) -> Tensor:
+    """E of the mean over draws of some rows' linear predictors (m, C, S), and over what is spread around each."""
     if spread.dimensions == 1:
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        eta, share = fixed + spread.along(torch.as_tensor(nodes)[None, None]), torch.as_tensor(weights / weights.sum())
-        if family.link.least_eta == -np.inf:
-            return family.mean(eta, phi) @ share
-        # Over the values that eta may have: 1 / eta has no mean over all.
-        inside = share * (eta[:, :1] > family.link.least_eta)
-        return (family.mean(eta, phi) * inside).sum(dim=2) / inside.sum(dim=2)
-    noise = _antithetic(spread.dimensions, _PRIOR_DRAWS, fitted.seed)
-    blocks = row_blocks(fixed.shape[0], fixed.shape[1] * _PRIOR_DRAWS)
-    return torch.cat([family.mean(fixed[rows] + spread[rows].along(noise), phi).mean(dim=2) for rows in blocks])
+        nodes, share = _hermite(1, _AROUND)
+        eta = _pooled(eta)
+        around = (eta[..., None] + spread.along(nodes)[:, :, None]).flatten(2)
+        return _weighted_mean(fitted, around, share.repeat(eta.shape[2]) / eta.shape[2])
+    copies = -(-_POINTS // eta.shape[2])
+    noise = _beside_draws(spread.dimensions, copies * eta.shape[2], fitted.seed)
+    share = torch.full((noise.shape[2],), 1 / noise.shape[2], dtype=torch.float64)
+    return _weighted_mean(fitted, eta.repeat_interleave(copies, dim=2) + spread.along(noise), share)
+
+
+def _pooled(eta: Tensor) -> Tensor:
+    """Means of neighbours among the draws (m, C, S) of predictors that all move along one line, (m, C, at most 60).
+
+    Their spread is smaller by far than what is integrated around them, and many points around each draw take their time.
+    """
+    if eta.shape[2] <= _POOLED:
+        return eta
+    widest = int(eta.std(dim=2).sum(dim=0).argmax())
+    order = eta[:, widest].argsort(dim=1)[:, None].expand_as(eta)
+    return torch.nn.functional.adaptive_avg_pool1d(eta.gather(2, order), _POOLED)
+
+
+def _weighted_mean(fitted: Fitted, eta: Tensor, share: Tensor) -> Tensor:
+    """Mean of the response over linear predictors (m, C, S) with weights (S,), without values that eta cannot have."""
+    family, phi = fitted.joint.family, fitted.params.phi
+    if family.link.least_eta == -np.inf:
+        # Not as a product of matrices, which rounds equal rows differently.
+        return (family.mean(eta, phi) * share).sum(dim=2)
+    # 1 / eta has no mean over all values.
+    inside = share * (eta[:, :1] > family.link.least_eta)
+    return (family.mean(eta, phi) * inside).sum(dim=2) / inside.sum(dim=2)
+
+
+def marginal_mean(fitted: Fitted, fixed: Tensor, spread: PriorSpread, points: int = _POINTS) -> Tensor:
+    """E of the mean over the prior of b: quadrature in up to two dimensions, `points` evenly spread ones in more."""
+    family, phi = fitted.joint.family, fitted.params.phi
+    if family.linear_mean or not len(fixed):
+        return family.mean(fixed, phi)[:, :, 0]
+    nodes, share = _nodes(spread.dimensions, points, fitted.seed)
+    blocks = row_blocks(len(fixed), fixed.shape[1] * len(share))
+    return torch.cat([_weighted_mean(fitted, fixed[rows] + spread[rows].along(nodes), share) for rows in blocks])
 
 
 def on_data(values: pd.Series | pd.DataFrame, design: Design, index: pd.Index) -> pd.Series | pd.DataFrame:

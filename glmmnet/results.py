@@ -149,8 +149,9 @@ class GLMMNetResults:
     def vcomp(self) -> pd.DataFrame:
         """Variance components, one row a variance: group, term, class, variance, sd, se, ci_low, ci_high, n_levels.
 
-        `se` is that of `sd`, the 95 % interval is for `sd` on the log scale; the last row is ``Residual`` where the
-        family has one; other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
+        `se` is that of `sd`, the 95 % interval is for `sd`: on the log scale, of random effects whose `se` is more than
+        half of `sd` on the scale of the variance, cut at 0. The last row is ``Residual`` where the family has one;
+        other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
         """
         return estimates.variance_components(self.fitted, self._variance_errors, 0.05)
 
@@ -283,8 +284,12 @@ class GLMMNetResults:
 
     @property
     def bic(self) -> float:
-        """Schwarz' criterion -2 llf + log(nobs) df_model."""
-        return -2 * self.llf + np.log(self.nobs) * self.df_model
+        """Schwarz' criterion -2 llf + log(n) df_model.
+
+        n is the sum of frequency weights, so that a row of weight 2 counts as two rows do; with precision weights, and
+        without weights, it is `nobs`.
+        """
+        return float(-2 * self.llf + np.log(float(self.fitted.joint.weights.sum())) * self.df_model)
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
@@ -313,26 +318,25 @@ class GLMMNetResults:
         return self.fitted.params.beta.reshape(-1).numpy(), self.cov_params().to_numpy(), r, q
 
     def compare_lr_test(self, restricted: GLMMNetResults) -> contrasts.LRTResult:
-        """Likelihood-ratio test of this model against a smaller one that it contains, on the same rows."""
+        """Likelihood-ratio test of this model against a smaller one that it contains, on the same rows.
+
+        Whether it does is checked: response, family with link and options, weights and offsets are the same, columns of
+        the fixed part and random terms of the smaller model are those of this one or special cases. Behind nn() no more
+        than the names of the variables is looked at. Where variances are tested at 0 the result says so (`boundary`).
+
+        Raises
+        ------
+        TypeError
+            `restricted` is no fitted model.
+        ValueError
+            This model does not contain it.
+        """
         if not isinstance(restricted, GLMMNetResults):
             raise TypeError(f"compare_lr_test needs the smaller model's results, not a {type(restricted).__name__}.")
-        if restricted.nobs != self.nobs:
-            raise ValueError(
-                f"the models were fitted to {self.nobs} and {restricted.nobs} rows; they need the same rows."
-            )
-        same = restricted.family.name == self.family.name
-        if not same or not torch.equal(restricted.fitted.joint.target.y, self.fitted.joint.target.y):
-            raise ValueError("the models have different responses or families; their likelihoods do not compare.")
-        if self.reml != restricted.reml:
-            raise ValueError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
-        x, other = self.fitted.joint.X, restricted.fitted.joint.X
-        if self.reml and not (x.shape == other.shape and torch.equal(x, other)):
-            raise ValueError(
-                "REML likelihoods of models with different fixed effects do not compare: each integrates its own beta "
-                "out. Fit both with reml=False."
-            )
+        contrasts.check_nested(self.fitted, restricted.fitted, self.df_model, restricted.df_model)
         se = float(np.hypot(self.llf_se, restricted.llf_se))
-        return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se)
+        boundary = contrasts.tests_a_variance(self.fitted, restricted.fitted)
+        return contrasts.lr_test(self.llf, self.df_model, restricted.llf, restricted.df_model, se, boundary)
 
     @_on_threads_of_fit
     def r2(self) -> pd.Series:
@@ -434,10 +438,32 @@ class GLMMNetResults:
     def get_prediction(
         self, data: pd.DataFrame | None = None, level: str = "conditional", new_levels: str | None = None
     ) -> PredictionResults:
-        """Predictions of the mean with standard errors and intervals, see ``.summary_frame(alpha)``."""
+        """Predictions of the mean with standard errors and intervals, see ``.summary_frame(alpha)``.
+
+        The errors are those of the fixed part and, at ``level="conditional"``, of b. Sigma and the dispersion are held
+        at their estimates: at ``level="marginal"`` the mean depends on Sigma where the link is not linear, and its
+        ``mean_se`` is too small.
+
+        A new observation of ``p(k, n)`` is the proportion of successes among its row's trials: those of the training
+        rows, or of `data` where they have the columns of n; one trial where they lack them.
+
+        Parameters
+        ----------
+        data, level, new_levels
+            As in :meth:`predict`.
+        """
         design, index = self._rows(data, level)
         request = Request(level, "mean", new_levels)
-        return predict_with_error(self.fitted, self._fixed_covariance, design, index, request)
+        return predict_with_error(
+            self.fitted, self._fixed_covariance, design, index, request, self._trials(data, design)
+        )
+
+    def _trials(self, data: pd.DataFrame | None, design: Design) -> np.ndarray | None:
+        """Trials of each row of a design made of `data`; None where the response has none."""
+        y = self.fitted.joint.target.y
+        if not self.fitted.design_state.response.trial_expressions:
+            return None
+        return y[:, 1, 0].numpy() if data is None else self.fitted.design_state.trials(data, design.rows)
 
     @_on_threads_of_fit
     def explain(self, row: pd.DataFrame | int) -> pd.DataFrame:
@@ -446,7 +472,7 @@ class GLMMNetResults:
         Parameters
         ----------
         row : DataFrame of one row, or int
-            New data, or a position among the training rows.
+            New data, or a position among the training rows; from the end where it is negative.
 
         Returns
         -------
@@ -476,7 +502,7 @@ class GLMMNetResults:
         >>> results.explain(0)["term"].tolist()
         ['Intercept', 'distance', '(Intercept)']
         """
-        if not isinstance(row, pd.DataFrame | int | np.integer):
+        if isinstance(row, bool) or not isinstance(row, pd.DataFrame | int | np.integer):
             raise TypeError(f"row is a {type(row).__name__}; give a position or a frame of one row, data.iloc[[0]].")
         if not isinstance(row, pd.DataFrame):
             return contributions(self.fitted, self.fitted.design, int(row), self.random_effects_sd)

@@ -27,6 +27,18 @@ class ResponseState:
     levels: tuple[Any, ...]
     transforms: dict[str, Any]
 
+    @property
+    def trial_expressions(self) -> tuple[str, ...]:
+        """What adds up to the trials: n of p(k, n), both counts of cbind(k, m); nothing of other responses."""
+        if self.kind != "counts":
+            return ()
+        return self.spec.expressions if self.spec.form == "failures" else self.spec.expressions[1:]
+
+    def trials(self, environment: Environment) -> np.ndarray:
+        """Trials of other rows, (n,)."""
+        parts = [_whole_numbers(self.spec, text, environment, self.transforms) for text in self.trial_expressions]
+        return np.sum(parts, axis=0)
+
     def rebuild(self, environment: Environment) -> Response:
         """The response of other rows.
 
@@ -112,20 +124,7 @@ def _values(spec: ResponseSpec, series: pd.Series, kind: ResponseKind) -> np.nda
 
 def _counts(spec: ResponseSpec, environment: Environment, transforms: dict[str, Any]) -> np.ndarray:
     """Successes and trials, float64, (n, 2)."""
-    columns = []
-    for text in spec.expressions:
-        value = pd.Series(environment.evaluate(text, transforms, scalar=True))
-        if column_kind(value) != "numeric":
-            raise DesignError(f"`{text}` in `{spec.label}` must be whole numbers, not {column_kind(value)}.")
-        numbers = value.to_numpy(dtype=np.float64)
-        wrong = ~(np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers)))
-        if wrong.any():
-            raise DesignError(
-                f"`{text}` in `{spec.label}` must be whole numbers of at least 0; {int(wrong.sum())} rows are not, "
-                f"e.g. {numbers[wrong][0]:g}."
-            )
-        columns.append(numbers)
-    successes, trials = columns
+    successes, trials = (_whole_numbers(spec, text, environment, transforms) for text in spec.expressions)
     if spec.form == "failures":
         trials = successes + trials
     over = successes > trials
@@ -136,3 +135,17 @@ def _counts(spec: ResponseSpec, environment: Environment, transforms: dict[str, 
             "is p(successes, trials), or cbind(successes, failures)."
         )
     return np.column_stack([successes, trials])
+
+
+def _whole_numbers(spec: ResponseSpec, text: str, environment: Environment, transforms: dict[str, Any]) -> np.ndarray:
+    value = pd.Series(environment.evaluate(text, transforms, scalar=True))
+    if column_kind(value) != "numeric":
+        raise DesignError(f"`{text}` in `{spec.label}` must be whole numbers, not {column_kind(value)}.")
+    numbers = value.to_numpy(dtype=np.float64)
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        raise DesignError(
+            f"`{text}` in `{spec.label}` must be whole numbers of at least 0; {int(wrong.sum())} rows are not, "
+            f"e.g. {numbers[wrong][0]:g}."
+        )
+    return numbers

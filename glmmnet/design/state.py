@@ -12,6 +12,7 @@ from pandas.api import types
 
 from glmmnet.errors import DesignError
 from glmmnet.formula import FormulaSpec, NeuralSpec, RandomSpec
+from glmmnet.formula.expression import name_uses, parse_expression
 from glmmnet.typing import NeuralTerm, RandomTerm
 
 from .coding import Codings
@@ -162,6 +163,28 @@ class DesignState:
             index=data.index[rows],
             n_total=len(data),
         )
+
+    def trials(self, data: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+        """Trials of some rows of new data, (n,): 1 where the data lack them, and of responses that are no counts.
+
+        Raises
+        ------
+        DesignError
+            A column of another kind, trials that are no whole numbers of at least 0.
+        """
+        texts = self.response.trial_expressions
+        used = {use.node.id for text in texts for use in name_uses(parse_expression(text))}
+        columns = [name for name in self.needs.response if name in used]
+        trials = np.ones(len(rows))
+        if texts and set(columns) <= set(data.columns):
+            raw = take_rows(data, columns, rows)
+            known = np.flatnonzero(missing_counts(raw, dict.fromkeys(columns))[0])
+            if len(known):
+                raw = take_rows(raw, columns, known)
+                check_kinds(raw, {name: self.kinds[name] for name in columns})
+                frame = tidied(raw, self.kinds)
+                trials[known] = self.response.trials(Environment(frame, self.needs.variables, self.context))
+        return trials
 
 
 def take_rows(data: pd.DataFrame, columns: Sequence[str], rows: np.ndarray) -> pd.DataFrame:

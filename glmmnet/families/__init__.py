@@ -91,4 +91,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *(FAMILIES[name].__name__ for name in FAMILIES)})
 
 
-__all__ = ["FAMILIES", "Family", "Tails", "Target", "family_from_dict", "family_to_dict", "resolve", "with_formulas"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "ModelledDispersion",
+    "Tails",
+    "Target",
+    "family_from_dict",
+    "family_to_dict",
+    "resolve",
+    "with_formulas",
+]

@@ -247,7 +247,10 @@ class Family(ABC):
 
     @abstractmethod
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        """Variance of the response on the scale of `observed`, shaped as `mean`, the mean at eta (n, C, 1)."""
+        """Variance of the response given b on the scale of `observed`, shaped as `mean`.
+
+        `mean` may be an average over draws of b and eta (n, C, 1) that at their centre: take all of it from one.
+        """
 
     @abstractmethod
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:

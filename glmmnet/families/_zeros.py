@@ -111,9 +111,10 @@ class ZeroFamily(SingleFamily):
         return mean, torch.stack(variance, dim=-1)[:, None] + mean.square()
 
     def variance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        own = self.moments(eta, phi)
-        total: Tensor = (torch.sigmoid(-eta[:, 1:]) * own[1])[:, 0, 0] - mean.square()
-        return total
+        # Both moments at eta: `mean` may be one over draws of b, whose square may exceed the second moment at one b.
+        count, square = (moment[:, 0, 0] for moment in self.moments(eta, phi))
+        some = torch.sigmoid(-eta[:, 1, 0])
+        return some * (square - some * count.square())
 
     def deviance_at(self, mean: Tensor, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         """Twice the log likelihood below that of the most probable model, whose rows are certain."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
-from _fits import categorical, frame, gaussian
+from _fits import QUICK, categorical, frame, gaussian
 
 import glmmnet as gn
 from glmmnet import contrasts
@@ -126,6 +126,73 @@ def test_likelihood_ratio_refuses_what_does_not_compare(r):
         r.compare_lr_test(other)
 
 
+def fitted(formula, family="gaussian", **options):
+    return gn.glmm(formula, data=frame().assign(u=2 * frame()["x"] + 1), family=family, **options).fit(**QUICK)
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "message"),
+    [
+        ({"weights": "w"}, {}, "different weights"),
+        ({"weights": "w", "weight_kind": "precision"}, {}, "precision weights"),
+        ({"formula": "y ~ x + z + offset(x) + (1 | g)"}, {}, "different offsets"),
+        ({"formula": "y ~ x + (1 | g)"}, {"formula": "y ~ z"}, "fixed effects z"),
+        ({"formula": "y ~ x + z + (1 | h)"}, {"formula": "y ~ x + (1 | g)"}, r"random term `\(1 \| g\)`"),
+        ({"formula": "y ~ (0 + x | g) + x + z"}, {"formula": "y ~ x + (1 | g)"}, "random term"),
+        ({"formula": "y ~ (1 | g) + (0 + x | g) + x + z"}, {"formula": "y ~ (x | g)"}, "random term"),
+        ({"formula": "y ~ x + z"}, {"formula": "y ~ 1", "dispersion": "~ x"}, "fixed effects dispersion:Intercept"),
+    ],
+)
+def test_likelihood_ratio_refuses_models_that_are_not_nested(larger, smaller, message):
+    one, other = (fitted(**{"formula": "y ~ x + z + (1 | g)", **options}) for options in (larger, smaller))
+    if "formula" not in smaller:
+        other = fitted("y ~ x + (1 | g)")
+    with pytest.raises(ValueError, match=message):
+        one.compare_lr_test(other)
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "option"),
+    [
+        (gn.families.StudentT(df=3), gn.families.StudentT(df=9), "df=3"),
+        (gn.families.StudentT(df=None), gn.families.StudentT(df=9), "df=None"),
+        (gn.families.Bernoulli(), gn.families.Bernoulli(link="probit"), "link='logit'"),
+    ],
+)
+def test_likelihood_ratio_refuses_other_options_of_the_family(larger, smaller, option):
+    response = "b" if larger.name == "bernoulli" else "y"
+    with pytest.raises(ValueError, match=option):
+        fitted(f"{response} ~ x + z", larger).compare_lr_test(fitted(f"{response} ~ x", smaller))
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "df", "boundary"),
+    [
+        ({"formula": "y ~ u + z + (x | g)"}, {"formula": "y ~ x + (x | g)"}, 1, False),
+        ({"formula": "y ~ x + (x | g)"}, {"formula": "y ~ x + (x || g)"}, 1, False),
+        ({"formula": "y ~ x + (x || g)"}, {"formula": "y ~ x + (1 | g)"}, 1, True),
+        ({"formula": "y ~ x + (0 + C(h) | g)"}, {"formula": "y ~ x + (1 | g)"}, 35, True),
+        ({"formula": "y ~ x + cs(x | g)"}, {"formula": "y ~ x + (0 + x | g)"}, 2, True),
+        ({"formula": "y ~ x + (1 | g)"}, {"formula": "y ~ x"}, 1, True),
+        ({"formula": "y ~ x", "dispersion": "~ x"}, {"formula": "y ~ x"}, 1, False),
+        ({"formula": "y ~ nn(x + z)"}, {"formula": "y ~ x"}, None, False),
+    ],
+)
+def test_likelihood_ratio_of_nested_models(larger, smaller, df, boundary):
+    test = fitted(**larger).compare_lr_test(fitted(**smaller))
+    assert df is None or test.df == df
+    assert test.boundary is boundary
+    assert str(test).endswith("\nconservative: a variance is tested at 0") is boundary
+
+
+def test_correlated_classes_contain_independent_ones():
+    families = (gn.families.Categorical(reference="aa", class_cov=cov) for cov in ("us", "independent"))
+    one, other = (fitted("c ~ x + (1 | g)", family) for family in families)
+    assert one.compare_lr_test(other).df == 1
+    with pytest.raises(ValueError, match="class_cov='independent' in this model, 'us' in the other"):
+        other.compare_lr_test(one)
+
+
 def test_negative_statistics_have_p_one():
-    assert contrasts.lr_test(-10.0, 3, -9.99, 2, 0.1).pvalue == 1.0
-    assert contrasts.lr_test(-10.0, 3, -12.0, 2, 0.1).statistic_se == 0.2
+    assert contrasts.lr_test(-10.0, 3, -9.99, 2, 0.1, False).pvalue == 1.0
+    assert contrasts.lr_test(-10.0, 3, -12.0, 2, 0.1, False).statistic_se == 0.2

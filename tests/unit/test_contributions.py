@@ -91,5 +91,8 @@ def test_what_is_not_one_row_is_refused():
         r.explain(300)
     with pytest.raises(TypeError, match="row is a float"):
         r.explain(1.5)
+    with pytest.raises(TypeError, match="row is a bool"):
+        r.explain(True)
+    assert r.explain(-1).equals(r.explain(299))
     with pytest.raises(TypeError, match=r"row is a Series; .*iloc\[\[0\]\]"):
         r.explain(frame().iloc[0])

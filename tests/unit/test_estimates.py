@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 from _fits import categorical, frame, gaussian, mixed_model_equations
+
+import glmmnet as gn
 
 DRAWS = 1000
 
@@ -79,6 +82,43 @@ def test_nested_levels_are_pairs():
     assert set(r.random_effects) == {"g", "g:h"}
     pairs = (frame()["g"] + ":" + frame()["h"].astype(str)).unique()
     assert set(r.random_effects["g:h"].index) == set(pairs)
+
+
+def profile_ends(y, g):
+    """Ends of the 95 % profile-likelihood interval of the standard deviation of g, V inverted group by group."""
+    _, g, n = np.unique(g, return_inverse=True, return_counts=True)
+    sums = np.bincount(g, weights=y)
+
+    def deviance(sd):
+        def at(log_residual):
+            residual = np.exp(2 * log_residual)
+            # V^-1 = (I - share 1 1') / residual in each group.
+            share = sd**2 / (residual + n * sd**2)
+            ones, cross, own = n - share * n**2, sums - share * n * sums, y @ y - share @ sums**2
+            rest = (own - cross.sum() ** 2 / ones.sum()) / residual
+            return len(y) * np.log(residual) + np.log1p(n * sd**2 / residual).sum() + rest
+
+        return scipy.optimize.minimize_scalar(at, bounds=(-0.3, 0.3), method="bounded").fun
+
+    best = scipy.optimize.minimize_scalar(deviance, bounds=(0, 0.4), method="bounded", options={"xatol": 1e-3})
+
+    def above(sd):
+        return deviance(sd) - best.fun - 3.841459
+
+    low = 0.0 if above(0.0) < 0 else scipy.optimize.brentq(above, 0.0, best.x, xtol=1e-3)
+    return low, scipy.optimize.brentq(above, best.x, 2.0, xtol=1e-3)
+
+
+def test_intervals_of_small_variances_are_those_of_the_profile_likelihood():
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": 1 + rng.normal(size=400), "g": np.random.default_rng(6).integers(0, 40, 400)})
+    row = gn.glmm("y ~ 1 + (1 | g)", data=data).fit(seed=1, draws=4).vcomp.iloc[0]
+    assert row["se"] > 0.5 * row["sd"] > 0
+    low, high = profile_ends(data["y"].to_numpy(), data["g"].to_numpy())
+    # On the log scale they are .009 and 1.07.
+    assert row["ci_low"] == low == 0
+    assert row["ci_high"] == pytest.approx(high, abs=0.05)
+    assert row["ci_high"] ** 2 == pytest.approx(row["variance"] + 1.959964 * 2 * row["sd"] * row["se"], rel=1e-6)
 
 
 def test_no_random_effects_give_empty_tables():

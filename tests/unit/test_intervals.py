@@ -82,6 +82,32 @@ def test_population_probabilities_follow_the_error_of_eta():
     np.testing.assert_allclose(table[["mean_ci_lower", "mean_ci_upper"]].T, ends, atol=0.03)
 
 
+def test_a_new_observation_has_the_trials_of_its_row():
+    rng = np.random.default_rng(1)
+    trials, g = np.resize([4, 40, 400], 300), np.repeat(np.arange(30), 10)
+    p = 1 / (1 + np.exp(-rng.normal(size=30)[g]))
+    data = pd.DataFrame({"k": rng.binomial(trials, p), "m": trials, "g": g})
+    data["rest"] = data["m"] - data["k"]
+    r = gn.glmm("p(k, m) ~ 1 + (1 | g)", data, "binomial").fit(seed=1)
+    table = r.get_prediction().summary_frame()
+    inside = (table["obs_ci_lower"] <= data["k"] / data["m"]) & (data["k"] / data["m"] <= table["obs_ci_upper"])
+    assert inside.mean() > 0.9
+    width = (table["obs_ci_upper"] - table["obs_ci_lower"]).groupby(data["m"]).mean()
+    assert width[4] > 0.5 and 0.2 < width[40] < 0.35 and width[400] < 0.16
+    # As of new rows; k is not needed, but where it is counted with the failures.
+    pd.testing.assert_frame_equal(r.get_prediction(data.drop(columns="k")).summary_frame(), table)
+    failures = gn.glmm("cbind(k, rest) ~ 1 + (1 | g)", data, "betabinomial").fit(seed=1, draws=50)
+    assert failures.get_prediction(data.iloc[[2]]).summary_frame()["obs_ci_upper"][2] < 1
+    missing = data.head(3).assign(m=[np.nan, 40, 400])
+    ends = r.get_prediction(missing).summary_frame()[["obs_ci_lower", "obs_ci_upper"]]
+    assert ends.loc[0].tolist() == [0, 1]
+    np.testing.assert_allclose(ends[1:], table.loc[1:2, ends.columns], atol=0.03)
+    ends = r.get_prediction(data[["g"]].head(3)).summary_frame()[["obs_ci_lower", "obs_ci_upper"]]
+    assert ends["obs_ci_upper"].tolist() == [1, 1, 1]
+    with pytest.raises(gn.errors.DesignError, match="whole numbers"):
+        r.get_prediction(data.head(3).assign(m=0.5))
+
+
 def test_smaller_alpha_widens():
     prediction = gaussian().get_prediction(frame().head(3))
     narrow, wide = prediction.summary_frame(0.5), prediction.summary_frame(0.01)

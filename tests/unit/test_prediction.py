@@ -1,5 +1,7 @@
 """Predictions against brute force: three levels, unseen groups, missing values, classes."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,15 +50,15 @@ def test_marginal_of_a_gaussian_is_the_population_mean():
     np.testing.assert_allclose(r.predict(level="marginal"), r.predict(level="population"))
 
 
-def test_marginal_of_classes_is_a_mean_over_prior_draws():
+def test_marginal_of_classes_is_a_mean_over_the_prior():
     r, rows = categorical(), frame().head(3)
     rng = np.random.default_rng(SEED)
     eta = r.predict(rows, level="population", kind="link").to_numpy()[:, :, None]
-    scores = np.exp(eta + r.vcomp["sd"].to_numpy()[:, None] * rng.normal(size=(3, 40_000)))
+    scores = np.exp(eta + r.vcomp["sd"].to_numpy()[:, None] * rng.normal(size=(3, 400_000)))
     expected = (scores / scores.sum(axis=1, keepdims=True)).mean(axis=2)
     got = r.predict(rows, level="marginal")
-    # 400 draws stand behind each probability, antithetic.
-    np.testing.assert_allclose(got, expected, atol=4 * 0.5 / np.sqrt(400))
+    # The error of the 400,000 draws, and as much of evenly spread points.
+    np.testing.assert_allclose(got, expected, atol=8 * 0.2 / np.sqrt(400_000))
     np.testing.assert_allclose(got.sum(axis=1), 1)
     assert got.columns.tolist() == ["aa", "bb", "cc"]
 
@@ -95,20 +97,66 @@ def test_unseen_levels_have_no_effect():
 def test_unseen_levels_may_be_integrated_out():
     r = bernoulli()
     rows = frame().head(400).assign(g="new")
-    got = r.predict(rows, new_levels="marginal")
-    error = 0.5 / np.sqrt(r.fitted.draws.b.shape[2])
-    np.testing.assert_allclose(got, r.predict(rows, level="marginal"), atol=5 * error)
+    np.testing.assert_allclose(r.predict(rows, new_levels="marginal"), r.predict(rows, level="marginal"), atol=1e-12)
     np.testing.assert_allclose(r.predict(rows), r.predict(rows, level="population"))
+
+
+@cache
+def two_counts():
+    """Counts with large effects of g beside small ones of h, and with a zero part that g has effects on."""
+    rng = np.random.default_rng(SEED)
+    g, h = rng.integers(0, 40, 600), rng.integers(0, 10, 600)
+    mean = np.exp(0.5 + (1.8 * rng.normal(size=40))[g] + (0.4 * rng.normal(size=10))[h])
+    some = rng.random(600) < expit(0.5 + rng.normal(size=40)[g])
+    data = pd.DataFrame({"y": rng.poisson(mean), "k": rng.poisson(2 * mean**0.4) * some, "g": g, "h": h})
+    crossed = gn.glmm("y ~ 1 + (1 | g) + (1 | h)", data, "poisson").fit(**QUICK)
+    zeros = gn.glmm("k ~ 1 + (1 | g)", data, "zeroinflatedpoisson", zi="~ 1 + (1 | g)").fit(**QUICK)
+    return crossed, zeros, data
+
+
+def test_an_unseen_level_beside_seen_ones_is_integrated_out():
+    r, _, data = two_counts()
+    rows = data.head(5).assign(g=99)
+    got = r.predict(rows, new_levels="marginal")
+    of_h = r.fitted.draws.b[40:, 0].double().numpy()[r.random_effects["h"].index.get_indexer(rows["h"])]
+    expected = np.exp(r.params["Intercept"] + 0.5 * r.vcomp["variance"][0] + of_h).mean(axis=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-3)
+    assert r.vcomp["sd"][0] > 1.5
+    # Rows with seen levels only are as they were, beside the others too.
+    beside = pd.concat([rows, data.head(5)], ignore_index=True)
+    np.testing.assert_allclose(r.predict(beside, new_levels="marginal")[5:], r.predict(data.head(5)), rtol=1e-12)
+
+
+def test_classes_with_an_unseen_level_beside_seen_ones():
+    family = gn.families.Categorical(reference=None)
+    r = gn.glmm("c ~ x + (1 | g) + (1 | h)", data=frame(), family=family).fit(**QUICK)
+    rows = frame().head(3).assign(g="new")
+    fixed = r.predict(rows, level="population", kind="link").to_numpy()
+    of_h = r.fitted.draws.b[12:].double().numpy()[r.random_effects["h"].index.get_indexer(rows["h"])]
+    normal = np.random.default_rng(SEED).normal(size=(3, 400, of_h.shape[2]))
+    sd = r.vcomp["sd"].to_numpy()[:3, None, None]
+    scores = np.exp(fixed[:, :, None, None] + of_h[:, :, None] + sd * normal)
+    expected = (scores / scores.sum(axis=1, keepdims=True)).mean(axis=(2, 3))
+    np.testing.assert_allclose(r.predict(rows), expected, atol=0.004)
+
+
+def test_marginal_of_counts_and_zeros_together():
+    _, r, data = two_counts()
+    sd, (count, zero) = r.vcomp["sd"], r.params
+    none, _ = scipy.integrate.quad(lambda u: expit(zero + sd[1] * u) * scipy.stats.norm.pdf(u), -9, 9)
+    expected = (1 - none) * np.exp(count + 0.5 * sd[0] ** 2)
+    assert r.predict(data.head(1), level="marginal")[0] == pytest.approx(expected, rel=1e-6)
+    assert r.predict(data.head(1).assign(g=99), new_levels="marginal")[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_unseen_levels_of_classes_are_integrated_out():
     r = categorical()
     rows = frame().head(400).assign(g="new")
     got, marginal = r.predict(rows), r.predict(rows, level="marginal")
-    np.testing.assert_allclose(got, marginal, atol=4 * 0.5 / np.sqrt(r.fitted.draws.b.shape[2]))
+    np.testing.assert_allclose(got, marginal, atol=1e-12)
     population = r.predict(rows, level="population")
     np.testing.assert_allclose(r.predict(rows, new_levels="population"), population)
-    assert np.abs(got - marginal).to_numpy().mean() < 0.3 * np.abs(population - marginal).to_numpy().mean()
+    assert np.abs(population - marginal).to_numpy().max() > 0.001
     # Rows alike but for their unseen level get the same probabilities.
     alike = pd.concat([rows.head(1)] * 2).assign(g=["new", "newer"])
     np.testing.assert_array_equal(r.predict(alike).iloc[0], r.predict(alike).iloc[1])
@@ -148,6 +196,16 @@ def test_empty_single_and_repeated_rows(level):
     twice = pd.concat([data.head(2), data.head(2)])
     assert r.predict(twice, level=level).index.tolist() == [0, 1, 0, 1]
     np.testing.assert_allclose(r.predict(twice, level=level), [*whole[:2], *whole[:2]])
+
+
+@pytest.mark.parametrize("level", ["conditional", "population", "marginal"])
+def test_no_complete_row_of_classes_is_predicted(level):
+    r, data = categorical(), frame()
+    assert r.predict(data.head(0), level=level).shape == (0, 3)
+    assert r.get_prediction(data.head(0), level=level).summary_frame().shape == (0, 4)
+    missing = data.head(2).assign(x=np.nan)
+    assert r.predict(missing, level=level).isna().to_numpy().tolist() == [[True] * 3] * 2
+    assert r.get_prediction(missing, level=level).summary_frame().isna().to_numpy().all()
 
 
 def test_levels_of_another_type_are_converted_or_refused():

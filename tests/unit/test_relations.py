@@ -272,6 +272,9 @@ def test_rows_of_weight_zero_change_nothing(formula: str) -> None:
     assert apart < (1e-5 if exact else 5 * (2 / 1000) ** 0.5)
     np.testing.assert_allclose(ratio, 1, atol=1e-5 if exact else 0.1)
     np.testing.assert_allclose(first, second, atol=1e-5 if exact else 0.05)
+    # What the draws leave unknown of their effects is integrated, not drawn.
+    reseeded = replace(results, fitted=replace(results.fitted, seed=2))
+    np.testing.assert_allclose(reseeded.predict(new), first, rtol=1e-12)
 
 
 def test_copies_without_records_have_one_effect() -> None:

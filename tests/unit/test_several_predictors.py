@@ -338,6 +338,19 @@ def test_every_path_of_the_results_knows_the_zero_part() -> None:
     assert "zi:x" in str(results.summary())
 
 
+@pytest.mark.parametrize("family", ["zeroinflatedpoisson", "hurdlepoisson"])
+def test_pearson_residuals_where_a_single_row_moves_its_effect(family: str) -> None:
+    """The squared mean over the draws of such a row's effect lies above the second moment at their centre."""
+    rng = np.random.default_rng(1)
+    g = np.concatenate([np.arange(60), np.repeat(np.arange(100, 170), 2)])
+    effects = 0.7 * rng.normal(size=170)
+    count = rng.poisson(np.exp(3 + effects[g])) * (rng.random(200) > 0.1)
+    results = gn.glmm("count ~ 1 + (1 | g)", pd.DataFrame({"count": count, "g": g}), family).fit(**QUICK)
+    pearson = results.resid_pearson
+    assert pearson.abs().max() < 5
+    assert 0.5 < pearson.std() < 1.2
+
+
 def test_separated_ordered_classes_have_no_estimate() -> None:
     data = DATA.assign(above=(DATA["rating"].astype(int) > 1).astype(float))
     with pytest.warns(gn.errors.ConvergenceWarning, match=r"separated by .*above"):

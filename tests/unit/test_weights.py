@@ -57,6 +57,16 @@ def test_weights_of_another_kind_are_another_model():
     assert precision.bse["x"] > 3 * frequency.bse["x"]
 
 
+def test_bic_counts_what_the_weights_repeat():
+    data = frame()
+    weighted = gn.glmm("y ~ x", data=data, weights="w").fit(seed=1)
+    repeated = gn.glmm("y ~ x", data=data.loc[data.index.repeat(data["w"])].reset_index(drop=True)).fit(seed=1)
+    assert weighted.nobs == len(data) < repeated.nobs
+    assert weighted.bic == pytest.approx(repeated.bic, abs=1e-6)
+    precision = gn.glmm("y ~ x", data=DATA, **PRECISION).fit(seed=1)
+    assert precision.bic == pytest.approx(-2 * precision.llf + 3 * np.log(len(DATA)))
+
+
 def test_rows_of_weight_zero_have_no_part():
     out = DATA["x"] > 1
     zero = DATA.assign(w=DATA["w"].where(~out, 0.0))
