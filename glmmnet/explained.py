@@ -70,10 +70,9 @@ def shares(fitted: Fitted) -> Shares:
 def _observation_variance(fitted: Fitted) -> Tensor:
     """Of each row at the mean response, (n,)."""
     joint, family = fitted.joint, fitted.joint.family
-    eta = fitted.fixed + joint.random_eta(fitted.draws.b.to(torch.float64).mean(dim=2, keepdim=True))
     observed = family.observed(joint.target.y)
     mean = (joint.row_weights @ observed / joint.row_weights.sum()).expand_as(observed)
-    return family.observation_variance(mean, eta, joint.target.y, joint.row_phi(fitted.params.phi))
+    return family.observation_variance(mean, fitted.centre, joint.target.y, joint.row_phi(fitted.params.phi))
 
 
 def _term_variance(term: TermData, sigma: Tensor) -> Tensor:

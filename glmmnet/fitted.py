@@ -106,10 +106,19 @@ class Fitted:
         return self.joint.fixed_eta(self.params, self.f)
 
     @property
+    def mean_b(self) -> Tensor:
+        """Posterior mean of b, (Q, C, 1): that of the draws."""
+        return self.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
+
+    @property
+    def centre(self) -> Tensor:
+        """Linear predictors of the training rows at the posterior mean of b, (n, C, 1)."""
+        return self.fixed + self.joint.random_eta(self.mean_b)
+
+    @property
     def vanished(self) -> tuple[str, str] | None:
         """A part of the model that is estimated as 0, and the family without it; see :meth:`Family.vanished`."""
-        b = self.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
-        return self.joint.family.vanished(self.fixed + self.joint.random_eta(b), self.joint.weights)
+        return self.joint.family.vanished(self.centre, self.joint.weights)
 
     def network_output(self, design: Design) -> Tensor | None:
         """Network output f for any design's rows, (n, C), less what belongs to beta; None without a network."""

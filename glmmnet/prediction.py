@@ -32,7 +32,7 @@ _AT_ONCE = 8_000_000
 #: Seed after the fit's own, of the effects of levels without data that a known correlation has.
 _SEED_RELATIVES = 4_000_037
 #: Points that integrate over one normal number, and over several; of fewer where many such integrals are only compared.
-_NODES, _POINTS, FEWER_POINTS = 41, 512, 256
+_NODES, _POINTS, FEWER_POINTS = 41, 1024, 256
 #: A uniform number is no closer to 0 and 1.
 _CLOSEST = 2.0**-32
 #: Groups of like draws that stand for all where each is integrated further, and the points around each.
@@ -332,8 +332,7 @@ def _link(fitted: Fitted, design: Design, request: Request) -> Tensor:
     _check_levels(design, request)
     eta = fixed_eta(fitted, design)
     if request.level == "conditional" and design.random:
-        centre = fitted.draws.b.to(torch.float64).mean(dim=2, keepdim=True)
-        eta = eta + random_eta(fitted, design.random, slice(0, design.n), centre)
+        eta = eta + random_eta(fitted, design.random, slice(0, design.n), fitted.mean_b)
     return eta[:, :, 0]
 
 
@@ -381,14 +380,14 @@ def _mean_beyond_draws(fitted: Fitted, eta: Tensor, spread: PriorSpread) -> Tens
         eta = _pooled(eta)
         around = (eta[..., None] + spread.along(nodes)[:, :, None]).flatten(2)
         return _weighted_mean(fitted, around, share.repeat(eta.shape[2]) / eta.shape[2])
-    copies = -(-_POINTS // eta.shape[2])
+    copies = max(round(_POINTS / eta.shape[2]), 1)
     noise = _beside_draws(spread.dimensions, copies * eta.shape[2], fitted.seed)
     share = torch.full((noise.shape[2],), 1 / noise.shape[2], dtype=torch.float64)
     return _weighted_mean(fitted, eta.repeat_interleave(copies, dim=2) + spread.along(noise), share)
 
 
 def _pooled(eta: Tensor) -> Tensor:
-    """Means of neighbours among the draws (m, C, S) of predictors that all move along one line, (m, C, at most 60).
+    """Means of neighbours among the draws (m, C, S) of predictors that all move along one line, (m, C, few).
 
     Their spread is smaller by far than what is integrated around them, and many points around each draw take their time.
     """

@@ -75,8 +75,7 @@ class Report:
         fitted = self.fitted
         if fitted.predictor is None or fitted.f is None:
             return pd.DataFrame(columns=columns)
-        b = fitted.draws.b.double().mean(dim=2, keepdim=True)
-        eta = (fitted.fixed + fitted.joint.random_eta(b))[:, :, 0]
+        eta = fitted.centre[:, :, 0]
         total = eta.var(dim=0).sum().clamp_min(1e-300)
         rows = []
         for block, output in zip(fitted.blocks, fitted.block_outputs(fitted.design), strict=True):

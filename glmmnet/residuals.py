@@ -20,7 +20,7 @@ def pearson_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
     """Response residuals over the standard deviation of the response given b, shaped as `mean`."""
     joint = fitted.joint
     observed, phi = joint.family.observed(joint.target.y), joint.row_phi(fitted.params.phi)
-    variance = joint.family.variance_at(mean.reshape(observed.shape), _centre(fitted), joint.target.y, phi)
+    variance = joint.family.variance_at(mean.reshape(observed.shape), fitted.centre, joint.target.y, phi)
     return response_residuals(fitted, mean) / variance.reshape(mean.shape).clamp_min(1e-300).sqrt()
 
 
@@ -28,7 +28,7 @@ def deviance_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
     """Signed root of each row's deviance, times its precision weight, (n, 1); of a class the root alone."""
     family, y = fitted.joint.family, fitted.joint.target.y
     observed = family.observed(y)
-    deviance = family.deviance_at(mean.reshape(observed.shape), _centre(fitted), y, fitted.params.phi)
+    deviance = family.deviance_at(mean.reshape(observed.shape), fitted.centre, y, fitted.params.phi)
     root = deviance.clamp_min(0.0).sqrt()
     if fitted.joint.divisor is not None:
         root = root * fitted.joint.divisor[:, 0].sqrt()
@@ -66,8 +66,3 @@ def quantile_residuals(fitted: Fitted) -> Tensor:
     below, above = tails.below + share * tails.at, tails.above + (1 - share) * tails.at
     smaller = torch.special.ndtri(torch.minimum(below, above).clamp_min(torch.finfo(torch.float64).tiny))
     return torch.where(below < above, smaller, -smaller)
-
-
-def _centre(fitted: Fitted) -> Tensor:
-    """Linear predictors at the posterior mean of b, (n, C, 1)."""
-    return fitted.fixed + fitted.joint.random_eta(fitted.draws.b.to(torch.float64).mean(dim=2, keepdim=True))
