@@ -389,7 +389,7 @@ def _mean_beyond_draws(fitted: Fitted, eta: Tensor, spread: PriorSpread) -> Tens
 def _pooled(eta: Tensor) -> Tensor:
     """Means of neighbours among the draws (m, C, S) of predictors that all move along one line, (m, C, few).
 
-    Their spread is smaller by far than what is integrated around them, and many points around each draw take their time.
+    Their spread is smaller by far than what is integrated around them, and many points around each draw take long.
     """
     if eta.shape[2] <= _POOLED:
         return eta
