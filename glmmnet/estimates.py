@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.fitted import Fitted
+from glmmnet.gaussian import GaussianPosterior, gaussian_posterior
 from glmmnet.information import VarianceErrors
-from glmmnet.laplace import GaussianPosterior, gaussian_posterior
 from glmmnet.random_terms import TermData
 
 RESIDUAL = "Residual"

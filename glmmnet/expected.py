@@ -35,7 +35,7 @@ def expected_information(
     Parameters
     ----------
     joint : JointModel
-        Its precision can be factored, see :func:`glmmnet.laplace.has_factor`.
+        Its precision can be factored, see :func:`glmmnet.gaussian.has_factor`.
     weight : Tensor, (n, C, C)
         Information of each row about eta.
     active : tuple of VarianceParameter, (k,)

@@ -20,8 +20,8 @@ from glmmnet.exact import GaussianLikelihood, orthonormal_columns
 from glmmnet.expected import expected_information
 from glmmnet.fitted import Fitted
 from glmmnet.fixed_part import FixedColumns
+from glmmnet.gaussian import has_factor
 from glmmnet.joint import JointModel
-from glmmnet.laplace import has_factor
 from glmmnet.marginal import marginal_information
 from glmmnet.observed import ObservedScore, has_observed
 from glmmnet.quadrature import derivative_nodes, has_quadrature, second_order

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import DENSE_LIMIT, Factor, Segment, dense_size, factorize, has_sparse_factor, may_factorize
+from glmmnet.cholesky import factorize
+from glmmnet.gaussian import GaussianPosterior
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.random_terms import TermData
 
@@ -24,8 +23,6 @@ from glmmnet.random_terms import TermData
 WHOLE_LIMIT = 512
 #: Longest Newton step of one effect, in units of eta, for families whose log density is not quadratic.
 _LONGEST_STEP = 1.5
-#: Columns of an inverse that are solved for together.
-_COLUMNS_AT_ONCE = 500
 #: Where the curvature in use is not the log density's own: a step is halved while it gains less than this share of what
 #: its slope promises, and doubled where it gains more than the other; so often at most.
 _TOO_LITTLE, _NEARLY_ALL, _CHANGES = 0.1, 0.8, 12
@@ -421,51 +418,6 @@ def _damped(joint: JointModel, step: Tensor, longest: Tensor) -> Tensor:
     return step.clamp(-longest, longest)
 
 
-@dataclass(frozen=True)
-class GaussianPosterior:
-    """A Gaussian posterior of b, exact or approximate: mode (Q, C), the factor of its precision, the terms' rows."""
-
-    mode: Tensor
-    factor: Factor
-    segments: tuple[Segment, ...]
-
-    def draw(self, draws: int) -> Tensor:
-        """Independent draws of b, (Q, C, S), from torch's global generator."""
-        return self.mode[:, :, None] + self._spread(torch.randn(self.mode.numel(), draws, dtype=torch.float64))
-
-    def balanced(self, normal: Tensor) -> Tensor:
-        """Draws (Q, C, 2 S) of standard normals (Q C, S), each with its mirror image: their mean is the posterior's."""
-        spread = self._spread(normal)
-        return self.mode[:, :, None] + torch.cat([spread, -spread], dim=2)
-
-    def _spread(self, normal: Tensor) -> Tensor:
-        return torch.as_tensor(self.factor.spread(normal.numpy())).reshape(*self.mode.shape, -1)
-
-    def sd(self) -> Tensor:
-        """Posterior standard deviations, (Q, C): from the diagonal of the inverse precision."""
-        variance = [self.factor.inverse_blocks(s).diagonal(axis1=1, axis2=2).ravel() for s in self.segments]
-        return torch.as_tensor(np.concatenate(variance)).sqrt().reshape(self.mode.shape)
-
-    def variance(self, combinations: sp.csc_matrix) -> Tensor:
-        """Posterior variances of linear combinations of b, the columns (Q C, k): (k,)."""
-        variance = np.empty(combinations.shape[1])
-        for start in range(0, len(variance), _COLUMNS_AT_ONCE):
-            own = slice(start, start + _COLUMNS_AT_ONCE)
-            columns = combinations[:, own].toarray()
-            variance[own] = np.einsum("ij,ij->j", columns, self.factor.solve(columns))
-        return torch.as_tensor(variance)
-
-
-def gaussian_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:
-    """Exact posterior of b for a quadratic family; see :func:`has_exact_posterior`."""
-    weight = joint.weight(fixed, params.phi)[..., 0]
-    factor = factorize(joint.information(weight) + joint.precision_matrix(params), joint.segments)
-    _, score = joint.log_likelihood_and_score(fixed, params.phi)
-    pulled = joint.random_transpose(score).reshape(-1, 1).numpy()
-    mode = torch.as_tensor(factor.solve(np.ascontiguousarray(pulled)))
-    return GaussianPosterior(mode.reshape(joint.n_effects, joint.n_classes), factor, joint.segments)
-
-
 def laplace_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> GaussianPosterior:
     """The Laplace approximation with the whole precision.
 
@@ -485,18 +437,3 @@ def laplace_posterior(joint: JointModel, fixed: Tensor, params: Parameters) -> G
         if float(step.abs().max()) < _WHOLE_TOLERANCE:
             break
     return GaussianPosterior(mode, factor, joint.segments)
-
-
-def has_exact_posterior(joint: JointModel) -> bool:
-    """Whether the posterior of b is Gaussian and its precision can be factored."""
-    return joint.family.quadratic and bool(joint.terms) and has_factor(joint)
-
-
-def has_factor(joint: JointModel) -> bool:
-    """Whether the whole precision of b can be factored, from its pattern alone."""
-    if dense_size(joint.segments) <= DENSE_LIMIT:
-        return True
-    # H itself, which the bound of the fill looks at, takes long enough to leave out where it is in vain.
-    if not may_factorize(joint.crossings.nnz):
-        return False
-    return has_sparse_factor(joint.pattern())

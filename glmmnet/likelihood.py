@@ -18,14 +18,9 @@ from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.errors import FitError
 from glmmnet.exact import log_volume, orthonormal
+from glmmnet.gaussian import has_exact_posterior, has_factor
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import (
-    LaplacePoint,
-    find_mode,
-    has_exact_posterior,
-    has_factor,
-    laplace_posterior,
-)
+from glmmnet.laplace import LaplacePoint, find_mode, laplace_posterior
 from glmmnet.quadrature import has_quadrature, level_quadrature, n_nodes
 from glmmnet.typing import Sampler, SamplerState
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from glmmnet.cholesky import factorize
 from glmmnet.fixed_part import FixedColumns
+from glmmnet.gaussian import has_factor
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import has_factor, level_blocks
+from glmmnet.laplace import level_blocks
 
 #: Relative accuracy and most steps of the conjugate gradients.
 _CG_TOLERANCE, _CG_STEPS = 1e-8, 500

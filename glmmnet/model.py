@@ -30,9 +30,9 @@ from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitErro
 from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse, with_part
+from glmmnet.gaussian import has_exact_posterior
 from glmmnet.information import collinear_columns
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import has_exact_posterior
 from glmmnet.networks import NeuralPredictor, build_predictor
 from glmmnet.progress import interruptible, progress_bar
 from glmmnet.results import GLMMNetResults

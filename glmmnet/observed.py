@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from glmmnet.cholesky import factorize
+from glmmnet.gaussian import GaussianPosterior, has_factor
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import GaussianPosterior, damped, find_mode, has_factor
+from glmmnet.laplace import damped, find_mode
 from glmmnet.steps import ParameterSteps, n_parameters
 from glmmnet.variance import VarianceParameter, derivative
 

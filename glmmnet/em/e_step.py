@@ -11,8 +11,9 @@ from glmmnet.cholesky import dense_size
 from glmmnet.em.conjugate import ConjugateDraws
 from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.em.levels import LevelPosterior
+from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import Whitening, gaussian_posterior
+from glmmnet.laplace import Whitening
 from glmmnet.typing import Sampler, SamplerState
 
 #: Calls until curvature and mass matrix are renewed; more often at first.

@@ -12,8 +12,8 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.coordinates import CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
 from glmmnet.em.levels import LevelPosterior
+from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import gaussian_posterior
 from glmmnet.typing import Sampler, SamplerState
 
 

@@ -25,8 +25,8 @@ from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
 from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
+from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import gaussian_posterior
 from glmmnet.networks import NeuralPredictor
 from glmmnet.samplers import SAMPLERS
 from glmmnet.typing import Sampler
@@ -56,7 +56,7 @@ class Problem:
     xs : list of Tensor
         Inputs of its blocks on all rows.
     sampler : Sampler or None
-        None: exact draws, where :func:`glmmnet.laplace.has_exact_posterior`. Or level by level, where
+        None: exact draws, where :func:`glmmnet.gaussian.has_exact_posterior`. Or level by level, where
         :func:`glmmnet.em.levels.has_levels`, once the network has learned.
     held : Tensor of bool, (n,), or None
         Rows held out for early stopping while the network learns; None: drawn at random.

@@ -11,16 +11,9 @@ import torch
 
 from glmmnet import laplace
 from glmmnet.families import Categorical, Gamma, StudentT
+from glmmnet.gaussian import gaussian_posterior, has_exact_posterior
 from glmmnet.joint import Parameters
-from glmmnet.laplace import (
-    LevelWhitening,
-    WholeWhitening,
-    find_mode,
-    gaussian_posterior,
-    has_exact_posterior,
-    laplace_posterior,
-    level_blocks,
-)
+from glmmnet.laplace import LevelWhitening, WholeWhitening, find_mode, laplace_posterior, level_blocks
 
 MODELS = {
     "one factor": ("bernoulli", (7, 1)),

@@ -10,8 +10,8 @@ import torch
 from glmmnet.em import e_step
 from glmmnet.em.conjugate import ConjugateDraws
 from glmmnet.em.e_step import EStep
+from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import gaussian_posterior
 
 pytestmark = pytest.mark.usefixtures("seeded")
 DRAWS = 2000

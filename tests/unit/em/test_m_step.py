@@ -13,8 +13,8 @@ from glmmnet.em.expansion import find_carriers
 from glmmnet.em.loop import starting_parameters
 from glmmnet.em.m_step import m_step
 from glmmnet.exact import GaussianLikelihood
+from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import Parameters
-from glmmnet.laplace import gaussian_posterior
 from glmmnet.likelihood import log_likelihood
 
 pytestmark = pytest.mark.usefixtures("seeded")

@@ -12,8 +12,8 @@ import torch
 import glmmnet as gn
 from glmmnet.em.loop import starting_parameters
 from glmmnet.em.stretch import Stretch
+from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import gaussian_posterior
 from glmmnet.networks import NeuralPredictor
 
 pytestmark = pytest.mark.usefixtures("seeded")
