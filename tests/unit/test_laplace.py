@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 import torch
 
-from glmmnet import laplace
+from glmmnet import gaussian, laplace
 from glmmnet.families import Categorical, Gamma, StudentT
 from glmmnet.gaussian import gaussian_posterior, has_exact_posterior
 from glmmnet.joint import Parameters
@@ -290,7 +290,7 @@ def test_exact_posterior_needs_a_quadratic_family_and_a_precision_that_can_be_fa
     assert has_exact_posterior(joint_of("gaussian", (6, 2), (9, 1)))
     assert not has_exact_posterior(joint_of("bernoulli", (6, 1)))
     assert not has_exact_posterior(joint_of("gaussian"))
-    monkeypatch.setattr(laplace, "DENSE_LIMIT", 8)
-    monkeypatch.setattr(laplace, "has_sparse_factor", lambda matrix: matrix.shape != (21, 21))
+    monkeypatch.setattr(gaussian, "DENSE_LIMIT", 8)
+    monkeypatch.setattr(gaussian, "has_sparse_factor", lambda matrix: matrix.shape != (21, 21))
     assert has_exact_posterior(joint_of("gaussian", (6, 2), (8, 1)))
     assert not has_exact_posterior(joint_of("gaussian", (6, 2), (9, 1)))
