@@ -55,11 +55,12 @@ def _of_config(options: dict[str, Any]) -> dict[str, Any]:
 
 def _with_final_draws(results: gn.GLMMNetResults, wanted: EMConfig, seed: int) -> gn.GLMMNetResults:
     """The same results with as many final draws as are wanted."""
-    fitted = results.fitted
+    fitted, centred = results.fitted, results.fitted.centred
     config = replace(fitted.config, chains=wanted.chains, draws=wanted.draws, warmup=wanted.warmup)
     with torch_session(seed, config.threads):
-        fixed = fitted.joint.fixed_eta(fitted.working, fitted.f)
-        draws = final_draws(fitted.joint, fixed, fitted.working, fitted.sampler, config)
+        fixed = centred.joint.fixed_eta(centred.working, centred.f)
+        draws = final_draws(centred.joint, fixed, centred.working, centred.sampler, config)
+        draws = replace(draws, b=fitted.centring.outward_effects(draws.b))
     return replace(results, fitted=replace(fitted, draws=draws, config=config))
 
 

@@ -16,9 +16,7 @@ from glmmnet.joint import JointModel, Parameters
 from glmmnet.random_terms import TermData
 
 #: A column is left as it is if less than this share of it is its own, and if no other's share in it is larger.
-_OWN, _SHARE = 1e-8, 1e-12
-#: Variances below this share of what they are computed from are rounding errors of 0.
-_ROUNDING = 1e-12
+_OWN, _SHARE = 1e-11, 1e-12
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,8 @@ class Centring:
         )
         return replace(params, sigma=sigma)
 
-    def inward(self, params: Parameters) -> Parameters:
-        """Parameters of `joint` from those of the given columns."""
-        sigma = tuple(
-            own if root is None else _inward(own, root) for own, root in zip(params.sigma, self.roots, strict=True)
-        )
-        return replace(params, sigma=sigma)
-
     def outward_effects(self, b: Tensor) -> Tensor:
-        """Effects (Q, ...) of the given columns from those of `joint`."""
+        """Effects (Q, ...) of the given columns from those of `joint`; in double precision, as they cancel in eta."""
         return self._turned(b, list(self.roots))
 
     def inward_effects(self, b: Tensor) -> Tensor:
@@ -66,11 +57,11 @@ class Centring:
     def _turned(self, b: Tensor, matrices: list[Tensor | None]) -> Tensor:
         if not self.changes:
             return b
-        out = b.clone()
+        out = b.to(torch.float64, copy=True)
         for term, matrix in zip(self.joint.terms, matrices, strict=True):
             if matrix is not None:
-                own = b[term.rows].to(torch.float64).reshape(term.q, term.r, -1)
-                out[term.rows] = (matrix @ own).reshape(-1, *b.shape[1:]).to(b.dtype)
+                own = out[term.rows].reshape(term.q, term.r, -1)
+                out[term.rows] = (matrix @ own).reshape(-1, *b.shape[1:])
         return out
 
 
@@ -98,12 +89,3 @@ def _root(term: TermData) -> Tensor | None:
             root[before, k] = -share[:, 0]
     size = term.size
     return root if bool(((root - torch.eye(term.r)).abs() * size[:, None] > _SHARE * size).any()) else None
-
-
-def _inward(sigma: Tensor, root: Tensor) -> Tensor:
-    """Sigma (C, r, r) of the model's own columns; variances that are rounding errors of 0 are 0."""
-    inverse = torch.linalg.inv(root)
-    own = inverse @ sigma @ inverse.T
-    reach = inverse.abs() @ sigma.abs() @ inverse.abs().T
-    kept = (own.diagonal(dim1=1, dim2=2) > _ROUNDING * reach.diagonal(dim1=1, dim2=2)).to(own.dtype)
-    return own * kept[:, :, None] * kept[:, None, :]

@@ -181,8 +181,12 @@ def _check_data(larger: Fitted, smaller: Fitted) -> None:
     same = one.divisor is None or other.divisor is None or torch.equal(one.divisor, other.divisor)
     if not same or not torch.equal(one.weights, other.weights):
         raise ValueError("the models have different weights; fit both with the same weights.")
-    if not np.allclose(larger.design.offset, smaller.design.offset, rtol=1e-10, atol=1e-12):
-        raise ValueError("the models have different offsets; neither contains the other.")
+    offsets = smaller.design.offset - larger.design.offset
+    if np.abs(offsets).max(initial=0.0) > 1e-12 and not _spans(_columns(larger, ""), offsets[:, None]):
+        raise ValueError(
+            "the models have different offsets, and the columns of the larger one do not make up for it; give both the "
+            "same offset()."
+        )
 
 
 def _check_likelihoods(larger: Fitted, smaller: Fitted) -> None:
@@ -197,12 +201,19 @@ def _check_likelihoods(larger: Fitted, smaller: Fitted) -> None:
             )
     if larger.config.reml != smaller.config.reml:
         raise ValueError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
-    x, x_other = larger.joint.X, smaller.joint.X
-    if larger.config.reml and not (x.shape == x_other.shape and torch.equal(x, x_other)):
+    if larger.config.reml and not _same_columns(larger, smaller):
         raise ValueError(
             "REML likelihoods of models with different fixed effects do not compare: each integrates its own beta "
             "out. Fit both with reml=False."
         )
+
+
+def _same_columns(larger: Fitted, smaller: Fitted) -> bool:
+    """Whether the fixed effects have the same columns, in whatever order."""
+    names, others = larger.joint.x_names, smaller.joint.x_names
+    return sorted(names) == sorted(others) and torch.equal(
+        larger.joint.X, smaller.joint.X[:, [others.index(name) for name in names]]
+    )
 
 
 def _plain(family: Family) -> Family:
@@ -255,9 +266,15 @@ def _separate(term: RandomTerm) -> list[RandomTerm]:
     return [replace(term, names=(name,), z=term.z[:, [at]]) for at, name in enumerate(term.names)]
 
 
+def _same_groups(index: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two level codes put the same rows together, as those of a:b and b:a do."""
+    pairs = len(np.unique(np.column_stack([index, other]), axis=0))
+    return pairs == len(np.unique(index)) == len(np.unique(other))
+
+
 def _holds(larger: RandomTerm, smaller: RandomTerm) -> bool:
     """Whether the covariance of the larger term has that of the smaller one as a special case."""
-    same = (larger.group, larger.part) == (smaller.group, smaller.part) and np.array_equal(larger.index, smaller.index)
+    same = larger.part == smaller.part and _same_groups(larger.index, smaller.index)
     known, other = larger.correlation, smaller.correlation
     related = known is other if known is None or other is None else np.array_equal(known, other)
     if not same or not related:

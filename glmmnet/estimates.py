@@ -145,13 +145,17 @@ def random_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]:
     """
     parts: dict[str, list[pd.DataFrame]] = {}
     exact = _exact_posterior(fitted)
-    moment = None if exact is None else exact.mode if statistic == "mean" else exact.sd()
+    sd = exact.sd() if exact is not None and statistic == "sd" else None
     for k, term in enumerate(fitted.joint.terms):
-        if moment is None:
+        if exact is None:
             draws = fitted.term_draws(k).to(torch.float64)
             values = draws.mean(dim=3) if statistic == "mean" else draws.std(dim=3)
+        elif statistic == "mean":
+            values = fitted.centring.outward_effects(exact.mode)[term.rows]
+        elif sd is not None and fitted.centring.roots[k] is None:
+            values = sd[term.rows]
         else:
-            values = moment[term.rows]
+            values = exact.variance(_combinations(fitted, k, torch.eye(term.q, dtype=torch.float64))).sqrt()
         parts.setdefault(term.group, []).append(_effect_table(fitted, term, term.levels, values))
     return {group: pd.concat(frames, axis=1) for group, frames in parts.items()}
 
@@ -169,7 +173,7 @@ def relatives_effects(fitted: Fitted, statistic: str) -> dict[str, pd.DataFrame]
         relation, every = term.relation, torch.arange(len(term.relation.relatives))
         regression = relation.regression(every)
         if statistic == "mean":
-            mean = fitted.draws.b.to(torch.float64).mean(dim=2) if exact is None else exact.mode
+            mean = fitted.mean_b[:, :, 0] if exact is None else fitted.centring.outward_effects(exact.mode)
             values = relation.over_levels(regression, mean[term.rows].reshape(term.q, -1))
         else:
             own = relation.conditional_variance(every)[:, None, None] * sigma.diagonal(dim1=1, dim2=2).T
@@ -188,11 +192,19 @@ def _variance_of_mean(fitted: Fitted, k: int, regression: Tensor, exact: Gaussia
         centred = draws - draws.mean(dim=2, keepdim=True)
         covariance = torch.einsum("qks,pks->kqp", centred, centred) / (draws.shape[2] - 1)
         return torch.einsum("mq,kqp,mp->mk", regression, covariance, regression)
+    return exact.variance(_combinations(fitted, k, regression)).reshape(-1, size)
+
+
+def _combinations(fitted: Fitted, k: int, weights: Tensor) -> sp.csc_matrix:
+    """Sums of a term's effects over its levels, weights (m, q), by the centred model's effects: (Q C, m r C)."""
+    joint, term, root = fitted.joint, fitted.joint.terms[k], fitted.centring.roots[k]
     before, after = term.rows.start * joint.n_classes, (joint.n_effects - term.rows.stop) * joint.n_classes
-    own = sp.kron(sp.csc_matrix(regression.T.numpy()), sp.eye(size))
+    of_level = sp.eye(term.r * joint.n_classes)
+    if root is not None:
+        of_level = sp.kron(sp.csc_matrix(root.T.numpy()), sp.eye(joint.n_classes))
+    own = sp.kron(sp.csc_matrix(weights.T.numpy()), of_level)
     width = own.shape[1]
-    rows = [sp.csc_matrix((before, width)), own, sp.csc_matrix((after, width))]
-    return exact.variance(sp.vstack(rows, format="csc")).reshape(-1, size)
+    return sp.vstack([sp.csc_matrix((before, width)), own, sp.csc_matrix((after, width))], format="csc")
 
 
 def _effect_table(fitted: Fitted, term: TermData, levels: pd.Index, values: Tensor) -> pd.DataFrame:
@@ -201,7 +213,8 @@ def _effect_table(fitted: Fitted, term: TermData, levels: pd.Index, values: Tens
 
 
 def _exact_posterior(fitted: Fitted) -> GaussianPosterior | None:
-    """The posterior of b where it is Gaussian; None where it is not, or b is large."""
+    """The posterior of the centred model's b where it is Gaussian; None where it is not, or b is large."""
+    fitted = fitted.centred
     joint = fitted.joint
     exact = fitted.sampler is None and joint.family.quadratic
     if not exact or not joint.terms or joint.n_effects > _MOST_EXACT:

@@ -52,8 +52,9 @@ class Fitted:
     predictor : NeuralPredictor or None
     params : Parameters
         Estimates; variances on the boundary are exactly 0.
-    working : Parameters
-        The same with such variances a hair above 0, for what needs an inverse.
+    inner : Parameters
+        The same in the model in which it was estimated, see :mod:`glmmnet.centring`; of columns far from 0 `params`
+        have lost them by rounding.
     f : Tensor or None, (n, C)
         Network output on the training rows, less what `projection` gave to beta.
     projection : Projection or None
@@ -75,7 +76,7 @@ class Fitted:
     joint: JointModel
     predictor: NeuralPredictor | None
     params: Parameters
-    working: Parameters
+    inner: Parameters
     f: Tensor | None
     projection: Projection | None
     draws: FinalDraws
@@ -96,9 +97,13 @@ class Fitted:
         """The same fit in that model, where likelihood and errors are computed."""
         if not self.centring.changes:
             return self
-        joint, params = self.centring.joint, self.centring.inward(self.params)
         draws = replace(self.draws, b=self.centring.inward_effects(self.draws.b))
-        return replace(self, joint=joint, params=params, working=floored(joint, params), draws=draws)
+        return replace(self, joint=self.centring.joint, params=self.inner, draws=draws)
+
+    @cached_property
+    def working(self) -> Parameters:
+        """`params` with variances of 0 a hair above it, for what needs an inverse."""
+        return floored(self.joint, self.params)
 
     @property
     def fixed(self) -> Tensor:

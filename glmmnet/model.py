@@ -316,7 +316,7 @@ class GLMMNet:
             joint=self._joint,
             predictor=predictor,
             params=centred.outward(params),
-            working=centred.outward(working),
+            inner=params,
             f=f,
             projection=projection,
             draws=replace(draws, b=centred.outward_effects(draws.b)),

@@ -30,8 +30,8 @@ from glmmnet.networks import build_predictor
 from glmmnet.samplers import SAMPLERS
 from glmmnet.typing import NeuralTerm, RandomTerm, Response, Sampler
 
-#: Number of the layout; files of a later one are refused.
-_LAYOUT = 1
+#: Number of the layout; files of another one are refused.
+_LAYOUT = 2
 _NETWORK = "network."
 #: Arrays of a file by name.
 Arrays = dict[str, np.ndarray]
@@ -74,7 +74,7 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
         "state": state_to_dict(f.design_state),
         "design": _design_to_dict(f.design, arrays),
         "params": _parameters_to_dict(f.params, "params", arrays),
-        "working": _parameters_to_dict(f.working, "working", arrays),
+        "inner": _parameters_to_dict(f.inner, "inner", arrays),
         "draws": {"chains": f.draws.chains, "draws": f.draws.draws, "max_tree_depth": f.draws.max_tree_depth},
         "sampler": _sampler_to_dict(f.sampler),
         "config": asdict(f.config),
@@ -126,7 +126,7 @@ def _stored(record: Mapping[str, Any], arrays: Arrays, context: Mapping[str, Any
         joint=joint,
         predictor=None,
         params=_parameters_from_dict(record["params"], "params", arrays),
-        working=_parameters_from_dict(record["working"], "working", arrays),
+        inner=_parameters_from_dict(record["inner"], "inner", arrays),
         f=_tensor(arrays, "f") if "f" in arrays else None,
         projection=Projection(_tensor(arrays, "projection.columns"), _tensor(arrays, "projection.gamma"))
         if "projection.gamma" in arrays
@@ -150,8 +150,9 @@ def _contents(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
     record, arrays = read_file(path, refusal)
     if not isinstance(record.get("layout"), int):
         raise FitError(f"{refusal}.")
-    if record["layout"] > _LAYOUT:
-        raise FitError(f"{str(path)!r} was saved by a later version of glmmnet; install that to read it.")
+    if record["layout"] != _LAYOUT:
+        which = "a later" if record["layout"] > _LAYOUT else "an earlier"
+        raise FitError(f"{str(path)!r} was saved by {which} version of glmmnet; install that to read it.")
     return record, arrays
 
 

@@ -24,7 +24,7 @@ class FinalDraws:
     Attributes
     ----------
     b : Tensor of float32, (Q, C, chains * draws)
-        Chain by chain.
+        Chain by chain; float64 where the columns of a term were centred.
     chains, draws : int
     stats : dict of str to ndarray, each (chains, draws)
         The sampler's statistics; empty for exact draws.

@@ -9,7 +9,6 @@ import torch
 
 import glmmnet as gn
 from glmmnet.centring import centring
-from glmmnet.joint import Parameters
 
 YEAR = 2010.0
 QUICK = {"seed": 1, "draws": 50, "chains": 2, "progress": False}
@@ -113,13 +112,29 @@ def test_centred_columns_are_uncorrelated_and_mean_the_same(rows):
     torch.testing.assert_close(back.inward_effects(given), b, rtol=1e-6, atol=1e-6)
 
 
-def test_a_variance_of_0_stays_0(rows):
-    joint = gn.glmm("count ~ year + (year | g)", rows, "poisson")._joint
-    back = centring(joint)
-    for own in ([0.0, 0.4], [0.3, 0.0], [0.0, 0.0]):
-        sigma = torch.diag(torch.tensor(own, dtype=torch.float64))[None]
-        given = back.outward(Parameters(torch.zeros(2, 1), (sigma,), 1.0))
-        torch.testing.assert_close(back.inward(given).sigma[0], sigma, rtol=1e-6, atol=0)
+def test_rounding_of_columns_very_far_from_0_is_none_of_the_results():
+    """Variances of the given columns are 10^11 and more beside one of 1 where the data are."""
+    rng = np.random.default_rng(5)
+    g, year = rng.integers(0, 25, 400), rng.integers(2000, 2007, 400).astype(float)
+    u, b = (year - 2003) / 3, rng.normal(size=(25, 3)) * 0.7
+    y = 1 + 0.3 * u + b[g, 0] + b[g, 1] * u + b[g, 2] * u**2 + 0.5 * rng.normal(size=400)
+    frame = pd.DataFrame({"y": y, "g": g, "year": year, "t": year - 2003, "s": 1.6e9 + year, "r": year})
+    for near, far, atol in (("t + I(t**2)", "year + I(year**2)", 1e-3), ("r", "s", 1e-6)):
+        a, b = (gn.glmm(f"y ~ {x} + ({x} | g)", frame).fit(**QUICK) for x in (near, far))
+        assert not b.singular
+        assert b.llf == pytest.approx(a.llf, abs=1e-3)
+        np.testing.assert_allclose(b.predict(), a.predict(), atol=atol)
+        np.testing.assert_allclose(b.dispersion["se"], a.dispersion["se"], rtol=1e-3)
+        slope = [r.random_effects_sd["g"].iloc[:, -1] for r in (a, b)]
+        np.testing.assert_allclose(*slope, rtol=1e-3)
+
+
+def test_a_singular_fit_is_the_same_wherever_its_columns_lie(rows):
+    frame = rows.assign(f=np.array(["a", "b", "c"])[rows["h"] % 3], c=rows["c"] / 3)
+    frame["far"] = frame["c"] + 2000
+    a, b = (gn.glmm(f"number ~ {x} + (0 + f + {x} | g)", frame).fit(**QUICK) for x in ("c", "far"))
+    assert a.singular and b.singular
+    assert b.llf == pytest.approx(a.llf, abs=1e-3)
 
 
 def test_a_correlation_on_its_boundary_is_called_singular():

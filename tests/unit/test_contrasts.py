@@ -127,7 +127,9 @@ def test_likelihood_ratio_refuses_what_does_not_compare(r):
 
 
 def fitted(formula, family="gaussian", **options):
-    return gn.glmm(formula, data=frame().assign(u=2 * frame()["x"] + 1), family=family, **options).fit(**QUICK)
+    return gn.glmm(
+        formula, data=frame().assign(u=2 * frame()["x"] + 1, s=np.arange(300) % 3), family=family, **options
+    ).fit(**QUICK)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def fitted(formula, family="gaussian", **options):
     [
         ({"weights": "w"}, {}, "different weights"),
         ({"weights": "w", "weight_kind": "precision"}, {}, "precision weights"),
-        ({"formula": "y ~ x + z + offset(x) + (1 | g)"}, {}, "different offsets"),
+        ({"formula": "y ~ x + z + offset(w) + (1 | g)"}, {}, "different offsets"),
         ({"formula": "y ~ x + (1 | g)"}, {"formula": "y ~ z"}, "fixed effects z"),
         ({"formula": "y ~ x + z + (1 | h)"}, {"formula": "y ~ x + (1 | g)"}, r"random term `\(1 \| g\)`"),
         ({"formula": "y ~ (0 + x | g) + x + z"}, {"formula": "y ~ x + (1 | g)"}, "random term"),
@@ -170,6 +172,8 @@ def test_likelihood_ratio_refuses_other_options_of_the_family(larger, smaller, o
     [
         ({"formula": "y ~ u + z + (x | g)"}, {"formula": "y ~ x + (x | g)"}, 1, False),
         ({"formula": "y ~ x + (x | g)"}, {"formula": "y ~ x + (x || g)"}, 1, False),
+        ({"formula": "y ~ x + z + (1 | g)"}, {"formula": "y ~ x + offset(z) + (1 | g)"}, 1, False),
+        ({"formula": "y ~ x + (1 | g:s) + (1 | h)"}, {"formula": "y ~ x + (1 | s:g)"}, 1, True),
         ({"formula": "y ~ x + (x || g)"}, {"formula": "y ~ x + (1 | g)"}, 1, True),
         ({"formula": "y ~ x + (0 + C(h) | g)"}, {"formula": "y ~ x + (1 | g)"}, 35, True),
         ({"formula": "y ~ x + cs(x | g)"}, {"formula": "y ~ x + (0 + x | g)"}, 2, True),
@@ -183,6 +187,13 @@ def test_likelihood_ratio_of_nested_models(larger, smaller, df, boundary):
     assert df is None or test.df == df
     assert test.boundary is boundary
     assert str(test).endswith("\nconservative: a variance is tested at 0") is boundary
+
+
+def test_restricted_likelihoods_know_no_order_of_columns():
+    one, other = (
+        gn.glmm(f, data=frame()).fit(**QUICK, reml=True) for f in ("y ~ x + z + (x | g)", "y ~ z + x + (1 | g)")
+    )
+    assert one.compare_lr_test(other).df == 2
 
 
 def test_correlated_classes_contain_independent_ones():
