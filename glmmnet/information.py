@@ -243,8 +243,20 @@ def variance_errors(fitted: Fitted, observed: Tensor | None) -> VarianceErrors:
     if not active:
         return VarianceErrors(everything, np.full(len(everything), np.nan))
     slopes = _slopes(outer, active)
-    inside = [p in active_parameters(outer.joint, outer.params) for p in everything]
+    inside = [_is_inside(outer, active, p) for p in everything]
     return VarianceErrors(everything, np.where(inside, _spread(slopes, _covariance(fitted, active, observed)), np.nan))
+
+
+def _is_inside(outer: Fitted, active: tuple[VarianceParameter, ...], p: VarianceParameter) -> bool:
+    """Whether a parameter is away from its boundary: of a centred term if all of them are in the model it comes from.
+
+    Correlations with columns far from 0 are next to +-1 whatever the data are.
+    """
+    if p.term >= 0 and outer.centring.roots[p.term] is not None:
+        own = [q for q in variance_parameters(outer.joint) if (q.term, q.class_) == (p.term, p.class_)]
+        if all(q in active for q in own):
+            return True
+    return p in active_parameters(outer.joint, outer.params)
 
 
 def _covariance(fitted: Fitted, active: tuple[VarianceParameter, ...], observed: Tensor | None) -> np.ndarray:

@@ -48,6 +48,7 @@ def test_a_column_far_from_0_is_no_other_model(rows, response, family, more):
     near, far = (gn.glmm(f"{response} ~ {x} + ({x} | g){more}", rows, family).fit(**QUICK) for x in ("c", "year"))
     assert far.converged
     assert far.llf == pytest.approx(near.llf, abs=1e-6 if more == "" else 0.02)
+    assert np.isfinite(far._variance_errors.se).all()
     for name in ("params", "bse"):
         a, b = (np.asarray(getattr(r, name).loc[x], dtype=float) for r, x in ((near, "c"), (far, "year")))
         np.testing.assert_allclose(b, a, rtol=1e-5 if more == "" else 0.02)

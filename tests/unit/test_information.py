@@ -89,7 +89,7 @@ def test_bernoulli_errors_follow_the_curvature_of_the_marginal_likelihood():
     ],
 )
 def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formula, family):
-    fitted = gn.glmm(formula, data=frame(), family=family, weights="w").fit(**QUICK).fitted
+    fitted = gn.glmm(formula, data=frame(), family=family, weights="w").fit(**QUICK).fitted.centred
     joint, size = fitted.joint, fitted.params.beta.numel()
     active = active_parameters(joint, fitted.params)
 
@@ -105,7 +105,7 @@ def test_observed_information_is_the_curvature_of_the_marginal_likelihood(formul
     steps = 0.01 * np.eye(len(best))
     f = minus_log_likelihood
     hessian = [[f(best + s + t) - f(best + s - t) - f(best - s + t) + f(best - s - t) for s in steps] for t in steps]
-    fitted = replace(fitted, params=at(best), working=at(best))
+    fitted = replace(fitted, params=at(best), inner=at(best))
     nodes = derivative_nodes(joint, size + len(active))
     found = second_order(joint, fitted.working, None, joint.columns, active, nodes).information
     np.testing.assert_allclose(found, np.array(hessian) / 4e-4, rtol=0.01, atol=0.02)
@@ -122,7 +122,7 @@ def test_information_that_is_not_positive_gives_way_to_the_marginal_one():
     """Far from a maximum Louis' difference may be negative."""
     r = bernoulli()
     far = replace(r.fitted.params, sigma=(1e-3 * r.fitted.params.sigma[0],), beta=r.fitted.params.beta - 3.0)
-    moved = replace(r.fitted, params=far, working=far)
+    moved = replace(r.fitted, params=far, inner=far)
     assert r._fixed_covariance.kind == "observed"
     assert fixed_covariance(moved, observed_information(moved)).kind == "marginal"
     assert bool((fixed_covariance(moved, observed_information(moved)).matrix.diagonal() > 0).all())
