@@ -10,6 +10,9 @@ from glmmnet.variance import without
 
 #: Standard deviations below this share of the residual's (or of eta's unit) are reported as 0.
 _BOUNDARY = 1e-4
+#: Correlations whose smallest eigenvalue is below may belong on their boundary, for which the other eigenvalue stands:
+#: nearer to it information is a difference of numbers too large.
+_NEAR_EDGE, _EDGE = 0.01, 1e-4
 #: Variances that EM left below this share of their standard error at 0 are 0.
 _CRAWLING = 0.1
 
@@ -51,3 +54,16 @@ def without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) ->
         error = (2.0 / about_level.square().sum(dim=0).clamp_min(1e-300)).sqrt().T
         keep.append(matrix.diagonal(dim1=1, dim2=2) > _CRAWLING * error)
     return without(joint, params, keep)
+
+
+def at_edge(sigma: Tensor, eigenvalue: float = _EDGE) -> Tensor | None:
+    """Sigma (r, r) with its correlations on their boundary, or so far from it; None where they are not near it."""
+    sd = torch.diagonal(sigma).sqrt()
+    if not bool((sd > 0).all()):
+        return None
+    values, vectors = torch.linalg.eigh(sigma / (sd[:, None] * sd))
+    if values[0] > _NEAR_EDGE:
+        return None
+    flat = (vectors * values.index_fill(0, torch.tensor(0), eigenvalue)) @ vectors.T
+    scale = sd / torch.diagonal(flat).sqrt()
+    return flat * scale[:, None] * scale

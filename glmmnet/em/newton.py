@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from glmmnet.em.boundary import at_edge
 from glmmnet.em.config import EMConfig
 from glmmnet.em.state import EMState
 from glmmnet.joint import JointModel, Parameters
@@ -32,9 +33,6 @@ _STEPS, _HALVINGS = 20, 8
 _MOST_PARAMETERS = 100
 #: A log standard deviation that is to fall by more is tried at a hair above 0, in units of eta.
 _FALLING, _HAIR = 0.2, 1e-4
-#: Correlations whose smallest eigenvalue is below are tried on their boundary, for which the other eigenvalue stands:
-#: nearer to it information is a difference of numbers too large.
-_NEAR_EDGE, _EDGE = 0.01, 1e-4
 #: Score of a log standard deviation, a level, that the ridge on Sigma's inverse makes.
 _RIDGE_SCORE = 2e-9
 #: Largest decrement that counts as converged.
@@ -226,23 +224,16 @@ class _Search:
         if self._joint.terms[0].structure != "us":
             return None
         for c in {p.class_ for p in active if p.i != p.j}:
-            values, vectors = torch.linalg.eigh(_correlations(params.sigma[0][c]))
-            if values[0] > _NEAR_EDGE:
+            edge = at_edge(params.sigma[0][c])
+            if edge is None:
                 continue
             sigma = params.sigma[0].clone()
-            flat = (vectors * values.clone().index_fill_(0, torch.tensor(0), _EDGE)) @ vectors.T
-            sd = (torch.diagonal(sigma[c]) / torch.diagonal(flat)).sqrt()
-            sigma[c] = flat * sd[:, None] * sd
+            sigma[c] = edge
             moved = replace(params, sigma=(sigma,))
             there = self._at(moved)
             if there.value >= here.value - self._rounding(here):
                 return moved, there
         return None
-
-
-def _correlations(sigma: Tensor) -> Tensor:
-    sd = torch.diagonal(sigma).clamp_min(1e-300).sqrt()
-    return sigma / (sd[:, None] * sd)
 
 
 def newton_step(score: Tensor, information: Tensor, unit: Tensor) -> tuple[Tensor, float, bool]:

@@ -8,13 +8,13 @@ standard errors. f is held fixed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.em.boundary import floored, without_crawling
+from glmmnet.em.boundary import at_edge, floored, without_crawling
 from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
 from glmmnet.em.newton import finish_by, last_state, newton_step
@@ -24,13 +24,15 @@ from glmmnet.observed import Approximation, ObservedScore, has_observed
 from glmmnet.quadrature import has_quadrature
 from glmmnet.steps import ParameterSteps
 from glmmnet.typing import Sampler
-from glmmnet.variance import active_parameters
+from glmmnet.variance import VarianceParameter, active_parameters, is_singular
 
 #: Newton steps with the nearest Gaussian at most; the length of one, in standard errors, that ends them, and the one
 #: before which no variance is said to be 0: below the threshold lie starting values of effects that data hardly tell.
 _STEPS, _NEAR, _CLOSE = 20, 0.1, 0.5
 #: A step of eta (root mean square) that is none any more; a short step is not enough where beta runs away.
 _STILL = 0.05
+#: Smallest eigenvalue of correlations just inside of their boundary.
+_INSIDE = 5e-4
 #: An information is used again while each step is shorter than the last by this factor.
 _SHRINKS = 0.3
 #: Rounds of draws at most; a round's step, in standard errors, whose error no further round need mend: where counts are
@@ -113,7 +115,11 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
             kept = without_crawling(joint, params, f)
             left = active_parameters(joint, kept)
             if near and left == active:
-                return Near(params, information)
+                edge = _on_edge(joint, params, f)
+                if edge is None:
+                    return Near(params, information)
+                params, information = edge, None
+                continue
             falling = [step[steps.size + k] < 0 for k, p in enumerate(active) if p not in left and p.i == p.j]
             if near or (falling and all(falling)):
                 own = [*range(steps.size), *(steps.size + active.index(p) for p in left)]
@@ -125,6 +131,33 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
         params = steps.moved(params, active, step * steps.shortening(params, step))
         last = size
     return None
+
+
+def _on_edge(joint: JointModel, params: Parameters, f: Tensor | None) -> Parameters | None:
+    """`params` with a correlation of two effects on its boundary where the score points there from just inside.
+
+    Fisher's z would go on for ever.
+    """
+    steps = ParameterSteps(joint)
+    for k, term in enumerate(joint.terms):
+        for c in range(joint.n_classes if term.structure == "us" and term.r == 2 else 0):
+            own = params.sigma[k][c]
+            edge, inside = at_edge(own), at_edge(own, _INSIDE)
+            if edge is None or inside is None or is_singular(own):
+                continue
+            close = _with_sigma(params, k, c, inside)
+            active = active_parameters(joint, close)
+            score = ObservedScore(joint, f, active).at(floored(joint, close)).score[steps.size :]
+            if float(score[active.index(VarianceParameter(k, c, 0, 1))] * own[0, 1]) >= 0:
+                return _with_sigma(params, k, c, edge)
+    return None
+
+
+def _with_sigma(params: Parameters, term: int, class_: int, matrix: Tensor) -> Parameters:
+    sigma = list(params.sigma)
+    sigma[term] = sigma[term].clone()
+    sigma[term][class_] = matrix
+    return replace(params, sigma=tuple(sigma))
 
 
 def _by_draws(

@@ -150,3 +150,14 @@ def test_a_correlation_on_its_boundary_is_called_singular():
     # The same effects with one slope for all levels: b0 (1 + k x).
     one = gn.glmm("y ~ x + (0 + z | g)", frame.assign(z=1 + 0.537 / 0.776 * x), "poisson").fit(**QUICK)
     assert r.llf == pytest.approx(one.llf, abs=0.03)
+
+
+def test_a_correlation_on_its_boundary_beside_another_term_is_called_singular():
+    rng = np.random.default_rng(2)
+    g, x, b, h = rng.integers(0, 30, 600), rng.normal(size=600), rng.normal(size=30), rng.integers(0, 20, 600)
+    eta = 0.5 + 0.3 * x + 0.8 * b[g] + 0.5 * b[g] * x + 0.4 * rng.normal(size=20)[h]
+    frame = pd.DataFrame({"g": g, "h": h, "x": x, "y": rng.poisson(np.exp(eta))})
+    r = gn.glmm("y ~ x + (x | g) + (1 | h)", frame, "poisson").fit(**QUICK)
+    assert r.converged and r.singular
+    assert correlation(r.cov_re["g"].to_numpy()) == pytest.approx(1.0, abs=2e-4)
+    assert np.isfinite(r.vcomp["se"]).all()
