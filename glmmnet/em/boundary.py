@@ -57,7 +57,7 @@ def without_crawling(joint: JointModel, params: Parameters, f: Tensor | None) ->
 
 
 def at_edge(sigma: Tensor, eigenvalue: float = _EDGE) -> Tensor | None:
-    """Sigma (r, r) with its correlations on their boundary, or so far from it; None where they are not near it."""
+    """Sigma (r, r) with correlations whose matrix has that smallest eigenvalue; None where it is not near singular."""
     sd = torch.diagonal(sigma).sqrt()
     if not bool((sd > 0).all()):
         return None

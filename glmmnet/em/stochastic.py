@@ -94,6 +94,13 @@ class Near:
 
 def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | None:
     """Newton's method with the nearest Gaussian's score; None where it does not get to a maximum."""
+    try:
+        return _climbed(joint, params, f)
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
+        return None
+
+
+def _climbed(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | None:
     steps, information, last = ParameterSteps(joint), None, float("inf")
     here: Approximation | None = None
     for _ in range(_STEPS):
@@ -101,12 +108,9 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
         if information is not None and len(information) != steps.size + len(active):
             information = None
         observed = ObservedScore(joint, f, active)
-        try:
-            here = observed.at(floored(joint, params), None if here is None else here.posterior)
-            fresh = information is None
-            information = observed.information(here) if information is None else information
-        except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
-            return None
+        here = observed.at(floored(joint, params), None if here is None else here.posterior)
+        fresh = information is None
+        information = observed.information(here) if information is None else information
         if not bool(torch.isfinite(information).all() and torch.isfinite(here.score).all()):
             return None
         step, size, concave = newton_step(here.score, information, torch.diagonal(information))
