@@ -132,7 +132,7 @@ def fill_bound(matrix: sp.csr_matrix) -> float:
 
     Levels with many partners (hubs) come last, as a dense block; without them H falls into components, each with the
     hubs it touches, or has a narrow envelope, as where the levels of all factors follow each other along the rows. The
-    bound is the best over some numbers of hubs.
+    bound is the best over some numbers of hubs; beyond :data:`_FILL_LIMIT` it is only some number beyond.
     """
     pattern = _pattern(matrix)
     if pattern.fill is None:
@@ -178,7 +178,10 @@ def _bound_with(matrix: sp.csr_matrix, hubs: np.ndarray, rest: np.ndarray) -> fl
     member = sp.csr_matrix((np.ones(len(rest)), (label, np.arange(len(rest)))), shape=(count, len(rest)))
     touched = np.diff((member @ inside[:, hubs]).indptr) if len(hubs) else np.zeros(count)
     in_components = 0.5 * len(hubs) ** 2 + (size * (0.5 * size + touched)).sum()
-    return float(min(in_components, len(hubs) * matrix.shape[0] + _envelope(inside[:, rest])))
+    beside_hubs = len(hubs) * matrix.shape[0]
+    if beside_hubs >= min(in_components, _FILL_LIMIT):
+        return float(in_components)
+    return float(min(in_components, beside_hubs + _envelope(inside[:, rest])))
 
 
 def _envelope(matrix: sp.csr_matrix) -> int:

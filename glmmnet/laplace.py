@@ -96,22 +96,27 @@ class LevelWhitening:
         self.mode = mode
         self._terms = joint.terms
         self._factors = [_cholesky(block) for block in blocks]
-        self._inverses = [_inverse(factor) for factor in self._factors]
+        inverses = [_inverse(factor) for factor in self._factors]
+        self._to_b = _scalars_as_one([inverse.mT for inverse in inverses])
+        self._from_b = _scalars_as_one([factor.mT for factor in self._factors])
+        self._pull = _scalars_as_one(inverses)
 
     def to_b(self, u: Tensor) -> Tensor:
-        return self.mode[:, :, None] + self._each([inverse.mT for inverse in self._inverses], u)
+        return self.mode[:, :, None] + self._each(self._to_b, u)
 
     def from_b(self, b: Tensor) -> Tensor:
-        return self._each([factor.mT for factor in self._factors], b - self.mode[:, :, None])
+        return self._each(self._from_b, b - self.mode[:, :, None])
 
     def pull(self, gradient: Tensor) -> Tensor:
-        return self._each(self._inverses, gradient)
+        return self._each(self._pull, gradient)
 
     @property
     def log_det(self) -> float:
         return -sum(float(torch.log(torch.diagonal(f, dim1=-2, dim2=-1)).sum()) for f in self._factors)
 
-    def _each(self, matrices: list[Tensor], values: Tensor) -> Tensor:
+    def _each(self, matrices: list[Tensor] | Tensor, values: Tensor) -> Tensor:
+        if isinstance(matrices, Tensor):
+            return values * matrices
         parts = []
         for term, matrix in zip(self._terms, matrices, strict=True):
             own = values[term.rows]
@@ -120,6 +125,13 @@ class LevelWhitening:
             else:
                 parts.append(_out_of_blocks(matrix @ _in_blocks(term, own, matrix), own.shape))
         return torch.cat(parts)
+
+
+def _scalars_as_one(matrices: list[Tensor]) -> list[Tensor] | Tensor:
+    """One factor for each effect, (Q, C, 1), where all blocks are 1 x 1; else the blocks of each term."""
+    if any(matrix.shape[-1] > 1 for matrix in matrices):
+        return matrices
+    return torch.cat([matrix.reshape(len(matrix), -1, 1) for matrix in matrices])
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,14 @@ class TermData:
         self.q, self.r = len(levels), z.shape[1]
         self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
         self.start, self.loading = start, loading
-        self._sum = level_sum_matrix(index, self.q)
+        self._double: TermData | None = None
+
+    @cached_property
+    def _sum(self) -> Tensor:
+        """Sums rows to levels, (q, n); found when first used, as few rows may only be gathered."""
+        if self._double is not None:
+            return _as_single(self._double._sum)
+        return level_sum_matrix(self.index.numpy(), self.q)
 
     def on(self, index: np.ndarray, z: np.ndarray) -> TermData:
         """The same term on other rows, or with other columns of the same effects."""
@@ -86,9 +93,10 @@ class TermData:
     def single(self) -> TermData:
         """The same term in single precision, sharing the level codes."""
         twin = copy.copy(self)
+        vars(twin).pop("_sum", None)
+        twin._double = self
         twin.z = None if self.z is None else self.z.to(torch.float32)
         twin.loading = None if self.loading is None else self.loading.to(torch.float32)
-        twin._sum = _as_single(self._sum)
         return twin
 
     @cached_property

@@ -20,8 +20,10 @@ from glmmnet.typing import Sampler, SamplerState
 _RENEWED, _AT_FIRST = 8, 3
 #: Sweeps for the first mode; near it is enough for coordinates.
 _FIRST_SWEEPS = 10
-#: Acceptance of a call below which the next one tunes the step size, and the transitions that takes.
-_POOR, _RETUNING = 0.4, 8
+#: Acceptance below which the next call tunes the step size, that which is expected after it, and its transitions.
+_POOR, _EXPECTED, _RETUNING = 0.4, 0.7, 8
+#: What a transition leaves of the acceptance before it: that of a single one says little.
+_REMEMBERED = 0.8
 #: Dense rows of a blocked Cholesky that is quick enough to be renewed for every draw.
 _QUICK_ROWS = 300
 #: Rows x draws that one call of the log density may hold; small data run many copies of b side by side.
@@ -64,13 +66,10 @@ class WhitenedPosterior:
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         b = self.to_b(u)
         log_p, slope = self._likelihood(b.to(self._dtype))
-        if self._diagonal is None:
-            log_prior, pulled = self._joint.prior(b, self._precisions)
-        else:
-            pulled = b * self._diagonal
-            log_prior = -0.5 * (b * pulled).sum(dim=(0, 1))
+        pulled = self._joint.prior(b, self._precisions)[1] if self._diagonal is None else b * self._diagonal
+        log_prior = -0.5 * torch.dot(b.reshape(-1), pulled.reshape(-1))
         gradient = self._whitening.pull(slope - pulled)
-        return (log_p + log_prior).sum(), gradient.reshape(-1)
+        return log_p.sum() + log_prior, gradient.reshape(-1)
 
     def _likelihood(self, b: Tensor) -> tuple[Tensor, Tensor]:
         """Log p(y | b) (copies,) and its gradient (Q, C, copies), in double precision."""
@@ -109,7 +108,7 @@ class EStep:
         self._coordinates = CoordinateSystem(self.joint)
         many = dense_size(self.joint.segments) > _QUICK_ROWS
         self._conjugate = ConjugateDraws(self.joint) if many and ConjugateDraws.applies_to(self.joint) else None
-        self._calls, self._acceptance = 0, 1.0
+        self._calls, self._acceptance = 0, _EXPECTED
 
     def __call__(self, fixed: Tensor, params: Parameters, *, sweeps: int = 2, warmup: int = 0) -> Tensor:
         """Draws of b given the fixed part of eta: (Q, C, S).
@@ -160,7 +159,10 @@ class EStep:
         state = SamplerState(u, self.step_size)
         result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)
         self.step_size = result.state.step_size
-        self._acceptance = float(result.stats["acceptance_rate"].mean()) if "acceptance_rate" in result.stats else 1.0
+        if "acceptance_rate" in result.stats:
+            past = _REMEMBERED**transitions
+            new = float(result.stats["acceptance_rate"].mean())
+            self._acceptance = new + past * ((_EXPECTED if warmup else self._acceptance) - new)
         self.b = posterior.to_b(result.state.u)
         return torch.cat([posterior.to_b(u) for u in result.u], dim=2)
 

@@ -307,15 +307,23 @@ def rotation(logdensity: LogDensity, start: Point, step_size: float, metric: Met
     Shahbaba, Lan, Johnson, Neal (2014), Stat. Comput. 24, 339-349.
     """
     half, cos, sin = 0.5 * step_size, math.cos(step_size), math.sin(step_size)
-    kicked = start.momentum + half * (start.gradient + start.pull)
-    quick = kicked if metric is None else start.velocity + half * (start.natural + start.u)
-    u = cos * start.u + sin * quick
-    pull = u if metric is None else cos * start.pull + sin * kicked
+    kicked = _sum(start.momentum, start.gradient, start.pull, 1.0, half, half)
+    quick = kicked if metric is None else _sum(start.velocity, start.natural, start.u, 1.0, half, half)
+    u = torch.mul(start.u, cos).add_(quick, alpha=sin)
+    pull = u if metric is None else torch.mul(start.pull, cos).add_(kicked, alpha=sin)
     value, gradient = logdensity(u)
     natural = gradient if metric is None else metric.velocity(gradient)
-    momentum = cos * kicked - sin * start.pull + half * (gradient + pull)
-    velocity = momentum if metric is None else cos * quick - sin * start.u + half * (natural + u)
+    momentum = _sum(kicked, start.pull, gradient, cos, -sin, half).add_(pull, alpha=half)
+    velocity = momentum
+    if metric is not None:
+        velocity = _sum(quick, start.u, natural, cos, -sin, half).add_(u, alpha=half)
     return _arrive(u, pull, momentum, velocity, gradient, natural, value)
+
+
+def _sum(x: Tensor, y: Tensor, z: Tensor, a: float, b: float, c: float) -> Tensor:
+    """The sum a x + b y + c z in one place: vectors of all effects are long, and every pass through one counts."""
+    out = torch.mul(x, a) if a != 1.0 else x.clone()
+    return out.add_(y, alpha=b).add_(z, alpha=c)
 
 
 def _arrive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from glmmnet.em import e_step
 from glmmnet.em.e_step import EStep
 from glmmnet.joint import Parameters
 from glmmnet.samplers import SAMPLERS
-from glmmnet.typing import SamplerState
+from glmmnet.typing import Draws, SamplerState
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -26,10 +27,21 @@ def test_a_step_size_that_no_longer_fits_is_tuned_again(joint_of, parameters_of)
     step(fixed, params, warmup=10)
     step.step_size = 3.0 * step.step_size
     rates = []
-    for _ in range(3):
+    for _ in range(5):
         step(fixed, params)
         rates.append(step._acceptance)
-    assert rates[0] < e_step._POOR < rates[-1]
+    assert min(rates[:-1]) < e_step._POOR < rates[-1]
+
+
+def test_one_poor_transition_tunes_nothing(joint_of, parameters_of):
+    joint = joint_of("bernoulli", (7, 1))
+    params = parameters_of(joint)
+    tuned = []
+    step = EStep(joint, Refusing(tuned), 1)
+    for _ in range(8):
+        step(joint.fixed_eta(params), params)
+    # Three refusals in a row are believed, fewer are not; after tuning the past is forgotten.
+    assert tuned == [0, 0, 0, e_step._RETUNING, 0, 0, e_step._RETUNING, 0]
 
 
 def test_curvature_is_renewed_when_the_variances_have_moved(joint_of, parameters_of):
@@ -55,14 +67,25 @@ def test_draws_start_from_earlier_ones_however_many_copies_move(joint_of, parame
     assert step.copies > 1
 
 
+class Refusing:
+    """A sampler that stays where it is and refuses every step."""
+
+    name = "refusing"
+
+    def __init__(self, tuned):
+        self.tuned = tuned
+
+    def draw(self, logdensity, state, *, draws, warmup=0, metric=None):
+        self.tuned.append(warmup)
+        return Draws(state.u.expand(draws, -1), {"acceptance_rate": np.zeros(draws)}, SamplerState(state.u, 0.1))
+
+
 class Still:
     """A sampler that stays where it is, without statistics."""
 
     name = "still"
 
     def draw(self, logdensity, state, *, draws, warmup=0, metric=None):
-        from glmmnet.typing import Draws
-
         return Draws(state.u.expand(draws, -1), {}, SamplerState(state.u, 0.1))
 
 
