@@ -6,6 +6,7 @@ the whole precision has a sparse factor, using it as mass matrix costs one spars
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,9 @@ from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7
 _POWER_STEPS = 25
-#: Newton steps with which the mode is followed, and sweeps at most where a factor may take over or classes are many.
-_STEPS, _FEW_SWEEPS = 4, 3
+#: Newton steps at most with which the mode is followed, the squared length of one, in posterior standard deviations of
+#: all effects together, that ends them, and sweeps at most where a factor may take over or classes are many.
+_STEPS, _NEAR, _FEW_SWEEPS = 4, 1.0, 3
 #: Log ratio of a variance to that of the mass matrix, beyond which it no longer fits.
 _MOVED = 0.7
 
@@ -135,7 +137,10 @@ class CoordinateSystem:
             eta = fixed + rows.random_eta(mode[:, :, None].to(fixed.dtype))
             _, score = rows.log_likelihood_and_score(eta, params.phi)
             gradient = rows.random_transpose(score).to(torch.float64) - joint.prior(mode[:, :, None], precisions)[1]
-            mode = mode + damped(joint, metric.velocity(gradient.reshape(-1)).reshape(mode.shape))
+            step = metric.velocity(gradient.reshape(-1))
+            mode = mode + damped(joint, step.reshape(mode.shape))
+            if float(torch.dot(gradient.reshape(-1), step)) < _NEAR:
+                break
         return mode
 
     def _have_moved(self, variances: Tensor) -> bool:
@@ -158,16 +163,21 @@ class CoordinateSystem:
         # A leapfrog with the factor costs a solve more; without it a trajectory must be longer, by the root of the
         # largest posterior variance that per-level whitening leaves.
         price = 1.0 + _SOLVE_COST * factor.nnz / (joint.n * len(joint.terms) * joint.n_classes)
-        return PrecisionMetric(factor, matrix) if largest_variance(matrix, factor) ** 0.5 > price else None
+        pays = self._metric is not None or largest_variance(matrix, factor) ** 0.5 > price
+        return PrecisionMetric(factor, matrix) if pays else None
 
 
 def largest_variance(matrix: sp.csr_matrix, factor: SparseFactor) -> float:
     """Largest eigenvalue of S H^-1 S, S the root of H's diagonal, by power iteration."""
     scale = np.sqrt(matrix.diagonal())
     vector = torch.randn(factor.size, dtype=torch.float64).numpy()
-    value = 1.0
+    value = _length(vector)
     for _ in range(_POWER_STEPS):
-        vector /= np.linalg.norm(vector)
-        vector = scale * factor.solve(scale * vector)
-        value = float(np.linalg.norm(vector))
+        vector = scale * factor.solve(scale * vector / value)
+        value = _length(vector)
     return value
+
+
+def _length(vector: np.ndarray) -> float:
+    """The norm without numpy's BLAS, whose threads the fit does not set."""
+    return math.sqrt(np.square(vector).sum())

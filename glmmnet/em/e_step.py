@@ -20,8 +20,9 @@ from glmmnet.typing import Sampler, SamplerState
 _RENEWED, _AT_FIRST = 8, 3
 #: Sweeps for the first mode; near it is enough for coordinates.
 _FIRST_SWEEPS = 10
-#: Acceptance below which the next call tunes the step size, that which is expected after it, and its transitions.
-_POOR, _EXPECTED, _RETUNING = 0.4, 0.7, 8
+#: Acceptance below which the next call tunes the step size, and the transitions that takes; the acceptance expected
+#: after tuning; and beyond which a longer step might do, so that a call that may tune does.
+_POOR, _RETUNING, _EXPECTED, _HIGH = 0.4, 8, 0.7, 0.93
 #: What a transition leaves of the acceptance before it: that of a single one says little.
 _REMEMBERED = 0.8
 #: Dense rows of a blocked Cholesky that is quick enough to be renewed for every draw.
@@ -92,6 +93,8 @@ class EStep:
         conjugate gradients; of another posterior level by level, see :func:`glmmnet.em.levels.has_levels`.
     draws : int
         Draws a call.
+    step_size : float or None
+        Of the sampler, for `copies` copies of b; None: found by the next call.
     copies : int
         Copies of b that moved side by side in the last call.
     """
@@ -119,22 +122,27 @@ class EStep:
         sweeps : int
             Newton sweeps for the mode, from the last one.
         warmup : int
-            Transitions that tune the step size first; then the mass matrix is renewed too.
+            Transitions that may tune the step size first: they do unless the one at hand suits so far. Then the mass
+            matrix is renewed too.
         """
         if not self.joint.terms:
             return torch.zeros(0, self.joint.n_classes, 1, dtype=torch.float64)
         if self.sampler is None and self.joint.family.quadratic:
             return self._exactly(fixed, params)
         iterations = _FIRST_SWEEPS if self.mode is None else sweeps
-        warmup = max(warmup, _RETUNING if self._acceptance < _POOR else 0)
-        renew = warmup > 0 or self._calls < _AT_FIRST or self._calls % _RENEWED == 0
+        suits = self.step_size is not None and _POOR <= self._acceptance <= _HIGH
+        tuning = 0 if suits else max(warmup, _RETUNING if self._acceptance < _POOR else 0)
+        renew = tuning > 0 or self._calls < _AT_FIRST or self._calls % _RENEWED == 0
         point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=renew)
         self.mode, self._calls = point.mode, self._calls + 1
         work = self.joint.n + self.joint.n_effects
-        self.copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
+        copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
+        if copies != self.copies:
+            # A step that suits one copy is too long for the product of many.
+            self.copies, self.step_size, tuning = copies, None, max(warmup, tuning)
         if self.sampler is None:
             return self._level_by_level(point, fixed, params)
-        return self._sample(self.sampler, point, fixed, params, warmup)
+        return self._sample(self.sampler, point, fixed, params, tuning)
 
     def _exactly(self, fixed: Tensor, params: Parameters) -> Tensor:
         if self._conjugate is not None:

@@ -97,7 +97,8 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     likelihood instead. With a checkpoint a learned network is not learned again.
     """
     joint, params = problem.joint, starting_parameters(problem.joint)
-    iteration, b, f = 0, None, None
+    iteration, f = 0, None
+    learned: EMState | None = None
     stretch: Stretch | None = None
     reached = problem.checkpoint.load() if problem.checkpoint is not None else None
     if reached is not None:
@@ -108,18 +109,18 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
             problem.checkpoint.give_weights(reached.network, problem.predictor)
         else:
             training = _training(problem, problem.predictor, config)
-            for state in training.run(params):
-                iteration = state.iteration
-                yield state
-            params, b = training.best_params, state.b
+            for learned in training.run(params):
+                iteration = learned.iteration
+                yield learned
+            params = training.best_params
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, params, f)
         if joint.n_outputs == 1:
             stretch = Stretch(joint, problem.predictor, f)
             resumed = reached is not None and reached.stretched
-            free = resumed if training is None or b is None else _is_free(stretch, training, params, b)
+            free = resumed if training is None or learned is None else _is_free(stretch, training, params, learned.b)
             stretch = stretch if free else None
-    for state in _polished(problem, stretch, params, f, iteration, config, b):
+    for state in _polished(problem, stretch, params, f, iteration, config, learned):
         if problem.checkpoint is not None:
             problem.checkpoint.save(state.iteration, state.params, problem.predictor, stretched=stretch is not None)
         yield state
@@ -138,13 +139,14 @@ def _polished(
     f: Tensor | None,
     iteration: int,
     config: EMConfig,
-    b: Tensor | None,
+    learned: EMState | None,
 ) -> Iterator[EMState]:
     """The polish, f frozen but for its size where that is free."""
     if stretch is None:
-        yield from _given_f(problem, params, f, iteration, config, b)
+        yield from _given_f(problem, params, f, iteration, config, learned)
         return
-    for state in _given_f(replace(problem, joint=stretch.joint), stretch.start(params), None, iteration, config, b):
+    stretched = replace(problem, joint=stretch.joint)
+    for state in _given_f(stretched, stretch.start(params), None, iteration, config, learned):
         yield stretch.folded(state)
 
 
@@ -163,14 +165,14 @@ def _given_f(
     f: Tensor | None,
     iteration: int,
     config: EMConfig,
-    b: Tensor | None = None,
+    learned: EMState | None = None,
 ) -> Iterator[EMState]:
-    """All that follows the network: f is frozen; `b` are the last draws (Q, C, S) beside it."""
+    """All that follows the network, whose last state is `learned`: f is frozen."""
     joint = problem.joint
     if problem.sampler is None and joint.family.quadratic:
         yield from _maximise(joint, params, f, iteration, config)
     else:
-        states = _polish(joint, params, f, iteration, problem.sampler, config, b)
+        states = _polish(joint, params, f, iteration, problem.sampler, config, learned)
         if has_newton(joint):
             states = finish_by_newton(states, joint, f, config)
         elif has_scores(joint):
@@ -239,12 +241,13 @@ def _polish(
     iteration: int,
     sampler: Sampler | None,
     config: EMConfig,
-    b: Tensor | None = None,
+    learned: EMState | None = None,
 ) -> Iterator[EMState]:
     """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging."""
     e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
-    if b is not None:
-        e_step.start_from(b)
+    if learned is not None:
+        e_step.step_size = learned.step_size
+        e_step.start_from(learned.b)
     carriers = find_carriers(joint)
     drift, streak = Drift(), Streak(config.tol)
     averaged, since = params, 0
