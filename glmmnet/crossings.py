@@ -17,9 +17,9 @@ from glmmnet.cholesky import Segment
 
 def level_sum_matrix(index: np.ndarray, q: int) -> Tensor:
     """Sparse (q, n) matrix of ones whose product with (n, m) sums the rows to levels."""
-    order = np.argsort(index, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=q))])
-    return as_csr(sp.csr_matrix((np.ones(len(index)), order, starts), shape=(q, len(index))), torch.float64)
+    n = len(index)
+    by_row = sp.csr_matrix((np.ones(n), index, np.arange(n + 1)), shape=(n, q))
+    return as_csr(by_row.T.tocsr(), torch.float64)
 
 
 def as_csr(matrix: sp.csr_matrix, dtype: torch.dtype) -> Tensor:
