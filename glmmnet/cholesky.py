@@ -27,6 +27,8 @@ BLOCKED_LIMIT = 2000
 _FILL_LIMIT = 15_000_000
 #: Rows of a block beyond which its own sparsity is looked for, and the share of entries that is sparse.
 _LARGE_BLOCK, _FEW = 300, 0.25
+#: Share of the entries of H beyond which a sparse factor is as good as dense, and ten times slower than a dense one.
+_NEARLY_DENSE = 0.15
 _HUBS = (0, 30, 100, 300, 600, 1000, 1500, 2500, 4000)
 #: Columns of an inverse that are solved for together.
 _COLUMNS_AT_ONCE = 500
@@ -114,7 +116,15 @@ def dense_rows(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> int:
 
 
 def _prefers_sparse(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
-    return dense_size(segments) > BLOCKED_LIMIT or _has_sparse_block(matrix, segments)
+    if _has_sparse_block(matrix, segments):
+        return True
+    rows = dense_size(segments)
+    return rows > BLOCKED_LIMIT and (rows > DENSE_LIMIT or not is_nearly_dense(matrix))
+
+
+def is_nearly_dense(matrix: sp.csr_matrix) -> bool:
+    """Whether a sparse factor of a matrix with H's pattern would be nearly full, as where all levels meet."""
+    return fill_bound(matrix) > _NEARLY_DENSE * matrix.shape[0] ** 2
 
 
 def _has_sparse_block(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:

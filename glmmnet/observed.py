@@ -24,15 +24,16 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import factorize
+from glmmnet.cholesky import dense_rows, dense_size, factorize
 from glmmnet.gaussian import GaussianPosterior, has_factor
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import damped, find_mode
 from glmmnet.steps import ParameterSteps, n_parameters
 from glmmnet.variance import VarianceParameter, derivative
 
-#: Rows x predictors x parameters beyond which the differences take too long; most parameters; most effects.
-_MOST_WORK, _MOST_PARAMETERS, _MOST_EFFECTS = 1_000_000, 100, 5000
+#: Rows x predictors x parameters beyond which the differences take too long; most parameters; most effects; most
+#: parameters x (dense rows of the factor)^3.
+_MOST_WORK, _MOST_PARAMETERS, _MOST_EFFECTS, _MOST_DENSE_WORK = 1_000_000, 100, 5000, 2e10
 #: Rows x predictors x pairs of draws of an expectation, pairs at least and at most, and their seed.
 _ENTRIES, _FEWEST, _MOST, _SEED = 50_000, 5, 250, 20261122
 #: Half a difference: of log standard deviations and Fisher z, and of the fixed part of eta (root mean square).
@@ -50,7 +51,10 @@ def has_observed(joint: JointModel) -> bool:
         return False
     parameters = n_parameters(joint)
     work = joint.n * joint.n_predictors * parameters
-    return parameters <= _MOST_PARAMETERS and work <= _MOST_WORK and has_factor(joint)
+    if parameters > _MOST_PARAMETERS or work > _MOST_WORK or not has_factor(joint):
+        return False
+    few = parameters * dense_size(joint.segments) ** 3 <= _MOST_DENSE_WORK
+    return few or parameters * dense_rows(joint.pattern(), joint.segments) ** 3 <= _MOST_DENSE_WORK
 
 
 @dataclass(frozen=True)

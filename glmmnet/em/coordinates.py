@@ -14,12 +14,14 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import SparseFactor, may_factorize, sparse_factor
+from glmmnet.cholesky import SparseFactor, is_nearly_dense, may_factorize, sparse_factor
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
 
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7
+#: Share of the entries of H that a nearly dense factor has at least, and the price at which it is not worth its making.
+_FULL, _DEAR = 0.15, 2.0
 _POWER_STEPS = 25
 #: Newton steps at most with which the mode is followed, the squared length of one, in posterior standard deviations of
 #: all effects together, that ends them, and sweeps at most where a factor may take over or classes are many.
@@ -154,6 +156,8 @@ class CoordinateSystem:
         eta = fixed + joint.random_eta(mode[:, :, None])
         weight = joint.weight(eta, params.phi)[..., 0]
         matrix = joint.information(weight) + joint.precision_matrix(params)
+        if not joint.related and is_nearly_dense(matrix) and self._price(_FULL * matrix.shape[0] ** 2) > _DEAR:
+            return None
         factor = sparse_factor(matrix, single=True)
         if factor is None:
             return None
@@ -162,9 +166,13 @@ class CoordinateSystem:
             return PrecisionMetric(factor, matrix)
         # A leapfrog with the factor costs a solve more; without it a trajectory must be longer, by the root of the
         # largest posterior variance that per-level whitening leaves.
-        price = 1.0 + _SOLVE_COST * factor.nnz / (joint.n * len(joint.terms) * joint.n_classes)
-        pays = self._metric is not None or largest_variance(matrix, factor) ** 0.5 > price
+        pays = self._metric is not None or largest_variance(matrix, factor) ** 0.5 > self._price(factor.nnz)
         return PrecisionMetric(factor, matrix) if pays else None
+
+    def _price(self, entries: float) -> float:
+        """What a step with a factor of so many entries costs, in steps without."""
+        joint = self._joint
+        return 1.0 + _SOLVE_COST * entries / (joint.n * len(joint.terms) * joint.n_classes)
 
 
 def largest_variance(matrix: sp.csr_matrix, factor: SparseFactor) -> float:

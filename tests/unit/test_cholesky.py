@@ -7,7 +7,15 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from glmmnet.cholesky import BlockedCholesky, Segment, SparseFactor, dense_size
+from glmmnet.cholesky import (
+    DENSE_LIMIT,
+    BlockedCholesky,
+    Segment,
+    SparseFactor,
+    dense_rows,
+    dense_size,
+    is_nearly_dense,
+)
 
 SEED = 7
 
@@ -122,3 +130,21 @@ def test_sparse_factor_solves_and_draws(single: bool) -> None:
 def test_sparse_factor_refuses_a_matrix_that_is_not_positive_definite() -> None:
     with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
         SparseFactor(sp.csr_matrix(np.diag([1.0, -1.0, 2.0])))
+
+
+def crossed(rows: int, *sizes: int, nested: bool = False) -> tuple[sp.csr_matrix, tuple[Segment, ...]]:
+    """Z'Z + I for factors whose levels meet at random, or follow each other along the rows."""
+    rng = np.random.default_rng(SEED)
+    along = np.arange(rows) / rows
+    codes = [(along * q).astype(int) if nested else rng.integers(q, size=rows) for q in sizes]
+    z = sp.hstack([sp.csr_matrix((np.ones(rows), (np.arange(rows), c)), shape=(rows, q)) for c, q in zip(codes, sizes)])
+    return (z.T @ z + sp.eye(sum(sizes))).tocsr(), segments_of(*((q, 1) for q in sizes))
+
+
+def test_a_factor_of_levels_that_all_meet_is_nearly_dense() -> None:
+    meeting, segments = crossed(60_000, 1300, 1200, 1100)
+    following, _ = crossed(60_000, 1300, 1200, 1100, nested=True)
+    assert is_nearly_dense(meeting) and not is_nearly_dense(following)
+    # Between the limits a nearly full factor is left to LAPACK, a sparse one is not.
+    assert dense_rows(meeting, segments) == 2300 < DENSE_LIMIT
+    assert dense_rows(following, segments) == 0

@@ -173,3 +173,15 @@ def test_which_models_have_it():
     assert has_observed(gn.glmm("b ~ x + (1 | g) + (1 | h)", data=data, family="bernoulli")._joint)
     assert not has_observed(gn.glmm("x ~ (1 | g)", data=data)._joint)
     assert not has_observed(gn.glmm("b ~ x", data=data, family="bernoulli")._joint)
+
+
+def test_a_large_dense_factor_is_too_dear():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"b": rng.integers(2, size=9000), **{g: rng.integers(1600, size=9000) for g in "ghk"}})
+
+    def joint(formula):
+        return gn.glmm(formula, data=data, family="bernoulli")._joint
+
+    assert has_observed(joint("b ~ 1 + (1 | g) + (1 | h)"))
+    # One factor more, and what is left beside the largest has 3,200 dense rows instead of 1,600.
+    assert not has_observed(joint("b ~ 1 + (1 | g) + (1 | h) + (1 | k)"))
