@@ -137,7 +137,12 @@ def crossed(rows: int, *sizes: int, nested: bool = False) -> tuple[sp.csr_matrix
     rng = np.random.default_rng(SEED)
     along = np.arange(rows) / rows
     codes = [(along * q).astype(int) if nested else rng.integers(q, size=rows) for q in sizes]
-    z = sp.hstack([sp.csr_matrix((np.ones(rows), (np.arange(rows), c)), shape=(rows, q)) for c, q in zip(codes, sizes)])
+    z = sp.hstack(
+        [
+            sp.csr_matrix((np.ones(rows), (np.arange(rows), c)), shape=(rows, q))
+            for c, q in zip(codes, sizes, strict=True)
+        ]
+    )
     return (z.T @ z + sp.eye(sum(sizes))).tocsr(), segments_of(*((q, 1) for q in sizes))
 
 
