@@ -520,10 +520,10 @@ def check_precision_weights(family: Family) -> None:
 
 def _product(matrix: Tensor, values: Tensor) -> Tensor:
     """A sparse matrix (m, k) times values (k, C, S), (m, C, S)."""
-    flat = values.reshape(len(values), -1)
+    flat = values.flatten(1)
     # A vector is quicker than a column, rows in memory much quicker than columns.
     flat = flat[:, 0] if flat.shape[1] == 1 else flat.contiguous()
-    return (matrix @ flat).reshape(-1, *values.shape[1:])
+    return (matrix @ flat).reshape(matrix.shape[0], *values.shape[1:])
 
 
 def _inverse(sigma: Tensor) -> Tensor:

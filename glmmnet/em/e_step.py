@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +21,11 @@ from glmmnet.typing import Sampler, SamplerState
 _RENEWED, _AT_FIRST = 8, 3
 #: Sweeps for the first mode; near it is enough for coordinates.
 _FIRST_SWEEPS = 10
-#: Acceptance below which the next call tunes the step size, and the transitions that takes; the acceptance expected
-#: after tuning; and beyond which a longer step might do, so that a call that may tune does.
-_POOR, _RETUNING, _EXPECTED, _HIGH = 0.4, 8, 0.7, 0.93
+#: Share of the target acceptance below which the next call tunes the step size, and the transitions that takes; share
+#: of what the target leaves to 1 within which a longer step might do, so that a call that may tune does.
+_POOR, _RETUNING, _HIGH = 0.57, 8, 0.23
+#: Target of a sampler that names none.
+_TARGET = 0.7
 #: What a transition leaves of the acceptance before it: that of a single one says little.
 _REMEMBERED = 0.8
 #: Dense rows of a blocked Cholesky that is quick enough to be renewed for every draw.
@@ -94,7 +97,7 @@ class EStep:
     draws : int
         Draws a call.
     step_size : float or None
-        Of the sampler, for `copies` copies of b; None: found by the next call.
+        Of the sampler, for `copies` copies of b; None until a call has found one.
     copies : int
         Copies of b that moved side by side in the last call.
     """
@@ -111,7 +114,9 @@ class EStep:
         self._coordinates = CoordinateSystem(self.joint)
         many = dense_size(self.joint.segments) > _QUICK_ROWS
         self._conjugate = ConjugateDraws(self.joint) if many and ConjugateDraws.applies_to(self.joint) else None
-        self._calls, self._acceptance = 0, _EXPECTED
+        self._target = float(getattr(self.sampler, "target_accept", _TARGET))
+        self._calls, self._acceptance = 0, float("nan")
+        self._kind: tuple[int, bool] | None = None
 
     def __call__(self, fixed: Tensor, params: Parameters, *, sweeps: int = 2, warmup: int = 0) -> Tensor:
         """Draws of b given the fixed part of eta: (Q, C, S).
@@ -130,16 +135,19 @@ class EStep:
         if self.sampler is None and self.joint.family.quadratic:
             return self._exactly(fixed, params)
         iterations = _FIRST_SWEEPS if self.mode is None else sweeps
-        suits = self.step_size is not None and _POOR <= self._acceptance <= _HIGH
-        tuning = 0 if suits else max(warmup, _RETUNING if self._acceptance < _POOR else 0)
+        poor, high = _POOR * self._target, 1.0 - _HIGH * (1.0 - self._target)
+        suits = self.step_size is not None and poor <= self._acceptance <= high
+        tuning = 0 if suits else max(warmup, _RETUNING if self._acceptance < poor else 0)
         renew = tuning > 0 or self._calls < _AT_FIRST or self._calls % _RENEWED == 0
         point = self._coordinates.at(fixed, params, self.mode, iterations=iterations, renew=renew)
         self.mode, self._calls = point.mode, self._calls + 1
         work = self.joint.n + self.joint.n_effects
         copies = 1 if point.metric is not None else max(1, min(self.draws, _ROWS_AT_ONCE // max(work, 1)))
-        if copies != self.copies:
-            # A step that suits one copy is too long for the product of many.
-            self.copies, self.step_size, tuning = copies, None, max(warmup, tuning)
+        kind = (copies, point.metric is not None)
+        if self._kind not in (None, kind):
+            # A step that suits one copy is too long for the product of many, and one in other coordinates is any.
+            self.step_size, tuning = None, max(warmup, _RETUNING)
+        self.copies, self._kind = copies, kind
         if self.sampler is None:
             return self._level_by_level(point, fixed, params)
         return self._sample(self.sampler, point, fixed, params, tuning)
@@ -168,9 +176,9 @@ class EStep:
         result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)
         self.step_size = result.state.step_size
         if "acceptance_rate" in result.stats:
-            past = _REMEMBERED**transitions
             new = float(result.stats["acceptance_rate"].mean())
-            self._acceptance = new + past * ((_EXPECTED if warmup else self._acceptance) - new)
+            before = self._target if warmup or math.isnan(self._acceptance) else self._acceptance
+            self._acceptance = new + _REMEMBERED**transitions * (before - new)
         self.b = posterior.to_b(result.state.u)
         return torch.cat([posterior.to_b(u) for u in result.u], dim=2)
 

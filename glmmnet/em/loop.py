@@ -97,8 +97,7 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
     likelihood instead. With a checkpoint a learned network is not learned again.
     """
     joint, params = problem.joint, starting_parameters(problem.joint)
-    iteration, f = 0, None
-    learned: EMState | None = None
+    iteration, b, f = 0, None, None
     stretch: Stretch | None = None
     reached = problem.checkpoint.load() if problem.checkpoint is not None else None
     if reached is not None:
@@ -109,18 +108,18 @@ def run(problem: Problem, config: EMConfig) -> Iterator[EMState]:
             problem.checkpoint.give_weights(reached.network, problem.predictor)
         else:
             training = _training(problem, problem.predictor, config)
-            for learned in training.run(params):
-                iteration = learned.iteration
-                yield learned
-            params = training.best_params
+            for state in training.run(params):
+                iteration = state.iteration
+                yield state
+            params, b = training.best_params, state.b
         f = problem.predictor.predict(problem.xs)
         params, f = centre(problem.predictor, joint, params, f)
         if joint.n_outputs == 1:
             stretch = Stretch(joint, problem.predictor, f)
             resumed = reached is not None and reached.stretched
-            free = resumed if training is None or learned is None else _is_free(stretch, training, params, learned.b)
+            free = resumed if training is None or b is None else _is_free(stretch, training, params, b)
             stretch = stretch if free else None
-    for state in _polished(problem, stretch, params, f, iteration, config, learned):
+    for state in _polished(problem, stretch, params, f, iteration, config, b):
         if problem.checkpoint is not None:
             problem.checkpoint.save(state.iteration, state.params, problem.predictor, stretched=stretch is not None)
         yield state
@@ -139,14 +138,13 @@ def _polished(
     f: Tensor | None,
     iteration: int,
     config: EMConfig,
-    learned: EMState | None,
+    b: Tensor | None,
 ) -> Iterator[EMState]:
     """The polish, f frozen but for its size where that is free."""
     if stretch is None:
-        yield from _given_f(problem, params, f, iteration, config, learned)
+        yield from _given_f(problem, params, f, iteration, config, b)
         return
-    stretched = replace(problem, joint=stretch.joint)
-    for state in _given_f(stretched, stretch.start(params), None, iteration, config, learned):
+    for state in _given_f(replace(problem, joint=stretch.joint), stretch.start(params), None, iteration, config, b):
         yield stretch.folded(state)
 
 
@@ -165,14 +163,14 @@ def _given_f(
     f: Tensor | None,
     iteration: int,
     config: EMConfig,
-    learned: EMState | None = None,
+    b: Tensor | None = None,
 ) -> Iterator[EMState]:
-    """All that follows the network, whose last state is `learned`: f is frozen."""
+    """All that follows the network: f is frozen; `b` are the last draws (Q, C, S) beside it."""
     joint = problem.joint
     if problem.sampler is None and joint.family.quadratic:
         yield from _maximise(joint, params, f, iteration, config)
     else:
-        states = _polish(joint, params, f, iteration, problem.sampler, config, learned)
+        states = _polish(joint, params, f, iteration, problem.sampler, config, b)
         if has_newton(joint):
             states = finish_by_newton(states, joint, f, config)
         elif has_scores(joint):
@@ -241,13 +239,12 @@ def _polish(
     iteration: int,
     sampler: Sampler | None,
     config: EMConfig,
-    learned: EMState | None = None,
+    b: Tensor | None = None,
 ) -> Iterator[EMState]:
     """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging."""
     e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
-    if learned is not None:
-        e_step.step_size = learned.step_size
-        e_step.start_from(learned.b)
+    if b is not None:
+        e_step.start_from(b)
     carriers = find_carriers(joint)
     drift, streak = Drift(), Streak(config.tol)
     averaged, since = params, 0

@@ -68,7 +68,7 @@ def finish_by_scores(
         near = climb(joint, state.params, f)
         if near is None:
             return None
-        e_step = EStep(joint, sampler, draws, step_size=state.step_size)
+        e_step = EStep(joint, sampler, draws)
         e_step.start_from(state.b)
         found = _by_draws(joint, near, f, e_step, config.tol)
         if found is None:

@@ -54,6 +54,14 @@ def test_transpose_is_the_adjoint(spec, joint_of, dense_z):
 
 
 @every_model
+def test_no_draws_are_as_good_as_any(spec, joint_of):
+    joint = joint_of(*spec)
+    nothing = some_b(joint)[:, :, :0]
+    assert joint.random_eta(nothing).shape == (joint.n, joint.n_classes, 0)
+    assert joint.random_transpose(joint.random_eta(nothing)).shape == nothing.shape
+
+
+@every_model
 def test_sparse_z_is_the_dense_one(spec, joint_of, dense_z):
     joint = joint_of(*spec)
     np.testing.assert_array_equal(joint.z_matrix.toarray(), dense_z(joint))

@@ -30,18 +30,50 @@ def test_a_step_size_that_no_longer_fits_is_tuned_again(joint_of, parameters_of)
     for _ in range(5):
         step(fixed, params)
         rates.append(step._acceptance)
-    assert min(rates[:-1]) < e_step._POOR < rates[-1]
+    assert min(rates[:-1]) < e_step._POOR * e_step._TARGET < rates[-1]
+
+
+def tunings(joint, parameters, warmups, acceptance, target=0.7):
+    """Transitions of tuning in calls that may tune so long."""
+    asked = []
+    step = EStep(joint, Recording(asked, acceptance, target), 1)
+    for warmup in warmups:
+        step(joint.fixed_eta(parameters), parameters, warmup=warmup)
+    return [warmup for warmup, _ in asked]
 
 
 def test_one_poor_transition_tunes_nothing(joint_of, parameters_of):
     joint = joint_of("bernoulli", (7, 1))
-    params = parameters_of(joint)
-    tuned = []
-    step = EStep(joint, Refusing(tuned), 1)
-    for _ in range(8):
-        step(joint.fixed_eta(params), params)
     # Three refusals in a row are believed, fewer are not; after tuning the past is forgotten.
-    assert tuned == [0, 0, 0, e_step._RETUNING, 0, 0, e_step._RETUNING, 0]
+    again = e_step._RETUNING
+    assert tunings(joint, parameters_of(joint), [0] * 8, 0.0) == [0, 0, 0, again, 0, 0, again, 0]
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "target", "tuned"),
+    [
+        pytest.param(0.7, 0.7, 0, id="as asked"),
+        pytest.param(0.6, 0.9, 0, id="near a high target"),
+        pytest.param(0.999, 0.7, 12, id="too good"),
+        pytest.param(0.97, 0.9, 0, id="good, as asked"),
+        pytest.param(None, 0.7, 12, id="not known"),
+    ],
+)
+def test_a_step_that_suits_is_not_tuned_on_schedule(joint_of, parameters_of, acceptance, target, tuned):
+    joint = joint_of("bernoulli", (7, 1))
+    found = tunings(joint, parameters_of(joint), [12] + [0] * 8 + [12], acceptance, target)
+    assert found == [12] + [0] * 8 + [tuned]
+
+
+def test_a_step_of_other_coordinates_is_forgotten(joint_of, parameters_of):
+    joint = joint_of("bernoulli", (7, 1))
+    params, asked = parameters_of(joint), []
+    step = EStep(joint, Recording(asked, 0.7), 1)
+    step(joint.fixed_eta(params), params)
+    step._kind = (1, True)
+    step(joint.fixed_eta(params), params)
+    step(joint.fixed_eta(params), params)
+    assert asked == [(0, None), (e_step._RETUNING, None), (0, 0.1)]
 
 
 def test_curvature_is_renewed_when_the_variances_have_moved(joint_of, parameters_of):
@@ -67,17 +99,18 @@ def test_draws_start_from_earlier_ones_however_many_copies_move(joint_of, parame
     assert step.copies > 1
 
 
-class Refusing:
-    """A sampler that stays where it is and refuses every step."""
+class Recording:
+    """A sampler that stays where it is, with a given acceptance, and writes down what tuning it is asked for."""
 
-    name = "refusing"
+    name = "recording"
 
-    def __init__(self, tuned):
-        self.tuned = tuned
+    def __init__(self, tuned, acceptance, target_accept=0.7):
+        self.tuned, self.acceptance, self.target_accept = tuned, acceptance, target_accept
 
     def draw(self, logdensity, state, *, draws, warmup=0, metric=None):
-        self.tuned.append(warmup)
-        return Draws(state.u.expand(draws, -1), {"acceptance_rate": np.zeros(draws)}, SamplerState(state.u, 0.1))
+        self.tuned.append((warmup, state.step_size))
+        stats = {} if self.acceptance is None else {"acceptance_rate": np.full(draws, self.acceptance)}
+        return Draws(state.u.expand(draws, -1), stats, SamplerState(state.u, 0.1))
 
 
 class Still:
