@@ -125,7 +125,7 @@ class TermData:
         own = b[self.rows].reshape(self.q, -1)
         # Torch gathers from one column six times faster as a vector than as a matrix.
         own = own[:, 0] if own.shape[1] == 1 else own
-        return own.index_select(0, self.index).reshape(-1, self.r, *tail)
+        return own.index_select(0, self.index).reshape(len(self.index), self.r, *tail)
 
     def decorrelated(self, own: Tensor) -> Tensor:
         """A^-1 own for effects (q, ...) of levels with known correlation A; `own` where they are independent."""
@@ -157,11 +157,11 @@ class TermData:
         """Z' values: (n, C, S) -> (q * r, C, S)."""
         if self.loading is not None:
             own = self.scaled(torch.einsum("rc,ncs->nrs", self.loading, values))
-            return self.level_sum(own).reshape(-1, 1, values.shape[2])
+            return self.level_sum(own).reshape(self.q * self.r, 1, values.shape[2])
         if self.z is None:
             return self.level_sum(values)
         weighted = self.z[:, :, None, None] * values[:, None]
-        return self.level_sum(weighted).reshape(-1, *values.shape[1:])
+        return self.level_sum(weighted).reshape(self.q * self.r, *values.shape[1:])
 
     def information(self, weight: Tensor) -> Tensor:
         """Blocks of Z'WZ that belong to a level, (q, r C, r C), for a weight (n, C, C); with loadings (q, r, r)."""
