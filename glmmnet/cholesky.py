@@ -28,7 +28,7 @@ _FILL_LIMIT = 15_000_000
 #: Rows of a block beyond which its own sparsity is looked for, and the share of entries that is sparse.
 _LARGE_BLOCK, _FEW = 300, 0.25
 #: Share of the entries of H beyond which a sparse factor is as good as dense, and ten times slower than a dense one.
-_NEARLY_DENSE = 0.15
+NEARLY_DENSE = 0.15
 _HUBS = (0, 30, 100, 300, 600, 1000, 1500, 2500, 4000)
 #: Columns of an inverse that are solved for together.
 _COLUMNS_AT_ONCE = 500
@@ -124,7 +124,7 @@ def _prefers_sparse(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:
 
 def is_nearly_dense(matrix: sp.csr_matrix) -> bool:
     """Whether a sparse factor of a matrix with H's pattern would be nearly full, as where all levels meet."""
-    return fill_bound(matrix) > _NEARLY_DENSE * matrix.shape[0] ** 2
+    return fill_bound(matrix) > NEARLY_DENSE * matrix.shape[0] ** 2
 
 
 def _has_sparse_block(matrix: sp.csr_matrix, segments: Sequence[Segment]) -> bool:

@@ -14,14 +14,14 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from glmmnet.cholesky import SparseFactor, is_nearly_dense, may_factorize, sparse_factor
+from glmmnet.cholesky import NEARLY_DENSE, SparseFactor, is_nearly_dense, may_factorize, sparse_factor
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
 
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7
-#: Share of the entries of H that a nearly dense factor has at least, and the price at which it is not worth its making.
-_FULL, _DEAR = 0.15, 2.0
+#: The price at which a nearly dense factor is not worth its making.
+_DEAR = 2.0
 _POWER_STEPS = 25
 #: Newton steps at most with which the mode is followed, the squared length of one, in posterior standard deviations of
 #: all effects together, that ends them, and sweeps at most where a factor may take over or classes are many.
@@ -156,7 +156,7 @@ class CoordinateSystem:
         eta = fixed + joint.random_eta(mode[:, :, None])
         weight = joint.weight(eta, params.phi)[..., 0]
         matrix = joint.information(weight) + joint.precision_matrix(params)
-        if not joint.related and is_nearly_dense(matrix) and self._price(_FULL * matrix.shape[0] ** 2) > _DEAR:
+        if not joint.related and is_nearly_dense(matrix) and self._price(NEARLY_DENSE * matrix.shape[0] ** 2) > _DEAR:
             return None
         factor = sparse_factor(matrix, single=True)
         if factor is None:

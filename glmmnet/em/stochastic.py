@@ -96,6 +96,7 @@ def climb(joint: JointModel, params: Parameters, f: Tensor | None) -> Near | Non
     """Newton's method with the nearest Gaussian's score; None where it does not get to a maximum."""
     try:
         return _climbed(joint, params, f)
+    # Far from the maximum a precision may have no factor: EM goes on from there. Torch's error is not in its stubs.
     except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None
 
