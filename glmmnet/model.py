@@ -213,14 +213,14 @@ class GLMMNet:
             centred = centring(self._joint)
             xs, kept = inputs(self.design), self._checkpoint(checkpoint)
             problem = Problem(centred.joint, predictor, xs, self._sampler(sampler), held, kept)
-            states: list[EMState] = []
+            rows: list[dict[str, object]] = []
             with progress_bar(progress, None) as bar:
-                for state in run(problem, config):
-                    states.append(state)
-                    bar.update(history_row(centred, state))
+                # States hold f and draws: none but the last is kept.
+                for last in run(problem, config):
+                    rows.append(history_row(centred, last))
+                    bar.update(rows[-1])
                     if interruption.requested:
                         break
-            last = states[-1]
             fitted = self._finish(problem, centred, config, last, seed)
         separating = fitted.separating
         if separating:
@@ -255,7 +255,7 @@ class GLMMNet:
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        history = pd.DataFrame([history_row(centred, state) for state in states])
+        history = pd.DataFrame(rows)
         seconds = time.perf_counter() - began
         converged = last.converged and not separating and fitted.beyond is None
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)

@@ -1,6 +1,7 @@
 """From formula to fit: seeds, options, odd data, and what is refused."""
 
 import signal
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 from _fits import QUICK, SEED, frame, gaussian
 
 import glmmnet as gn
+from glmmnet.em import loop
 from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError
 from glmmnet.samplers import SAMPLERS
 
@@ -36,6 +38,23 @@ def test_no_seed_is_a_fresh_one_that_is_kept():
     again = m.fit(seed=free.seed, **options)
     pd.testing.assert_series_equal(free.params, again.params)
     assert free.seed != m.fit(**options).seed
+
+
+def test_no_iteration_but_the_last_is_kept(monkeypatch):
+    alive, kept = [], []
+
+    def watched(*arguments):
+        for state in loop.run(*arguments):
+            kept.append(sum(other() is not None for other in alive))
+            alive.append(weakref.ref(state))
+            yield state
+
+    monkeypatch.setattr("glmmnet.model.run", watched)
+    with pytest.warns(ConvergenceWarning):
+        r = model().fit(sampler="nuts", seed=1, max_iter=6, tol=1e-9, draws=10, chains=1)
+    assert len(r.history) == 6
+    # The one before may still stand where the loop that makes states has it.
+    assert max(kept) <= 2
 
 
 def test_two_fits_share_nothing():
