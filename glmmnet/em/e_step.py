@@ -131,7 +131,8 @@ class EStep:
             matrix is renewed too.
         """
         if not self.joint.terms:
-            return torch.zeros(0, self.joint.n_classes, 1, dtype=torch.float64)
+            self.mode = torch.zeros(0, self.joint.n_classes, dtype=torch.float64)
+            return self.mode[:, :, None]
         if self.sampler is None and self.joint.family.quadratic:
             return self._exactly(fixed, params)
         iterations = _FIRST_SWEEPS if self.mode is None else sweeps

@@ -21,7 +21,7 @@ from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.stochastic import finish_by_scores, has_scores
-from glmmnet.em.stopping import Drift, Streak, reliabilities, scaled_change
+from glmmnet.em.stopping import Drift, Streak, Travel, reliabilities, scaled_change
 from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
@@ -241,13 +241,16 @@ def _polish(
     config: EMConfig,
     b: Tensor | None = None,
 ) -> Iterator[EMState]:
-    """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging."""
+    """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging.
+
+    Where an estimate turns out to travel still, both begin again.
+    """
     e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
     if b is not None:
         e_step.start_from(b)
     carriers = find_carriers(joint)
-    drift, streak = Drift(), Streak(config.tol)
-    averaged, since = params, 0
+    drift, streak, travel = Drift(), Streak(config.tol), Travel()
+    averaged, since, began = params, 0, 0
     for t in range(config.max_iter):
         working = floored(joint, params)
         tune = _TUNING if t in _TUNED_ITERATIONS else 0
@@ -257,16 +260,21 @@ def _polish(
             raise FitError(
                 f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
             )
-        move = scaled_change(joint, params, step.params, step.beta_variance, reliabilities(joint, working, b))
+        assert e_step.mode is not None
+        known = reliabilities(joint, working, e_step.mode)
+        move = scaled_change(joint, params, step.params, step.beta_variance, known)
         turned = drift.ended(move)
-        if since or (t >= config.burn_in and turned):
+        if since or (t - began >= config.burn_in and turned):
             since += 1
+            travel.add(move)
         gain = max(since, 1) ** -config.averaging
         params = _structured(joint, params.blend(step.params, gain))
         e_step.shift(gain * step.shift)
         averaged = _structured(joint, averaged.blend(params, 1.0 / max(since, 1)))
         change = gain * float(move.abs().max()) if len(move) else 0.0
         done = streak.met(change) and (since >= config.min_iter or not joint.terms)
+        if done and travel.goes_on(config.tol):
+            done, since, began, travel = False, 0, t + 1, Travel()
         yield EMState(
             iteration + t + 1,
             "polish",

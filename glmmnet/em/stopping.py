@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from glmmnet.joint import JointModel, Parameters
 
 #: Reliabilities below count as this.
 _LEAST_RELIABILITY = 0.05
+#: Chance that estimates which stand are taken for travelling.
+_CHANCE = 0.01
 
 
-def reliabilities(joint: JointModel, params: Parameters, b: Tensor) -> list[float]:
-    """Share of each term's variance that the data tell, from the spread of draws b (Q, C, S): 1 - E var(b | y) / Sigma.
+def reliabilities(joint: JointModel, params: Parameters, mode: Tensor) -> list[Tensor]:
+    """Share of each variance that the data tell, from the posterior's mode (Q, C): var(E(b | y)) / Sigma_ii.
 
-    A variance is known as well as q * reliability^2 directly observed effects would tell it.
+    A variance is known as well as q * reliability^2 directly observed effects would tell it. A term's are (C, r), the
+    same for columns that share a variance. The spread of an E-step's few draws would not do: successive draws by NUTS
+    lie on opposite sides of the mode.
     """
-    if b.shape[2] < 2:
-        return [1.0] * len(joint.terms)
     out = []
     for term, sigma in zip(joint.terms, params.sigma, strict=True):
-        own = b[term.rows].reshape(term.q, term.r, *b.shape[1:])
-        left = own.var(dim=3).mean() / torch.diagonal(sigma, dim1=-2, dim2=-1).mean().clamp_min(1e-300)
-        out.append(min(max(1.0 - float(left), _LEAST_RELIABILITY), 1.0))
+        own = mode[term.rows].reshape(term.q, term.r, -1)
+        told = (own * term.decorrelated(own)).sum(dim=0).T / term.q
+        variance = torch.diagonal(sigma, dim1=-2, dim2=-1)
+        known = torch.empty_like(told)
+        for columns in map(list, term.covariance.deviations(term.r)):
+            share = told[:, columns].sum(dim=1) / variance[:, columns].sum(dim=1).clamp_min(1e-300)
+            known[:, columns] = share.clamp(_LEAST_RELIABILITY, 1.0)[:, None]
+        out.append(known)
     return out
 
 
 def scaled_change(
-    joint: JointModel, old: Parameters, new: Parameters, beta_variance: Tensor, reliability: list[float]
+    joint: JointModel, old: Parameters, new: Parameters, beta_variance: Tensor, reliability: list[Tensor]
 ) -> Tensor:
     """Change of every entry of (beta, Sigma, dispersion) in rough standard errors, one vector.
 
@@ -37,15 +45,20 @@ def scaled_change(
     parts = [((new.beta - old.beta) / beta_variance.clamp_min(1e-300).sqrt()).reshape(-1)]
     for term, before, after, known in zip(joint.terms, old.sigma, new.sigma, reliability, strict=True):
         diagonal = torch.diagonal(after, dim1=-2, dim2=-1)
-        variance = diagonal[:, :, None] * diagonal[:, None, :] + after.square()
+        variance = _products(diagonal) + after.square()
         floor = 1e-12 * float(variance.max()) + 1e-300
         effects = term.q * term.r / len(term.covariance.deviations(term.r))
-        error = (variance.clamp_min(floor) / effects).sqrt() / known
+        error = (variance.clamp_min(floor) / effects / _products(known)).sqrt()
         parts.append(((after - before) / error).reshape(-1))
     if joint.family.has_dispersion:
         spread = new.phi * (2.0 / float(joint.weights.sum())) ** 0.5
         parts.append(torch.tensor([(new.phi - old.phi) / max(spread, 1e-300)], dtype=torch.float64))
     return torch.cat(parts)
+
+
+def _products(values: Tensor) -> Tensor:
+    """All products of two, (C, r) to (C, r, r)."""
+    return values[:, :, None] * values[:, None, :]
 
 
 class Streak:
@@ -73,6 +86,34 @@ class Drift:
         """Take one more step; whether it turned back on the last."""
         last, self._last = self._last, step
         return last is not None and float(last @ step) <= 0.0
+
+
+class Travel:
+    """Tells an estimate that still travels from one that stands: its steps point one way on average.
+
+    Small gains hide that from each single change.
+    """
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, torch.zeros(0), torch.zeros(0)
+
+    def add(self, step: Tensor) -> None:
+        """Take one more full step (k,), in standard errors."""
+        if not self._count:
+            self._sum, self._squares = torch.zeros_like(step), torch.zeros_like(step)
+        self._count += 1
+        self._sum += step
+        self._squares += step.square()
+
+    def goes_on(self, tol: float) -> bool:
+        """Whether some mean step is above `tol`, and not by chance (a t test of all at once)."""
+        n, k = self._count, len(self._sum)
+        if n < 2 or not k:
+            return False
+        mean = self._sum / n
+        error = ((self._squares / n - mean.square()).clamp_min(0.0) / (n - 1)).sqrt()
+        least = float(stats.t.isf(_CHANCE / (2 * k), n - 1))
+        return bool((mean.abs() > (least * error).clamp_min(tol)).any())
 
 
 class Patience:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from glmmnet.em.stopping import Drift, Patience, Streak, reliabilities, scaled_change
+from glmmnet.covariances import COVARIANCES
+from glmmnet.em.stopping import Drift, Patience, Streak, Travel, reliabilities, scaled_change
 
 
 def sure(joint):
-    return [1.0] * len(joint.terms)
+    return [torch.ones(joint.n_classes, term.r, dtype=torch.float64) for term in joint.terms]
 
 
 def test_streak_needs_three_in_a_row():
@@ -27,6 +28,44 @@ def test_drift_ends_when_a_step_turns_back():
     drift = Drift()
     steps = [[1.0, 0.0], [0.5, 0.2], [-0.1, 0.1], [-0.1, 0.1]]
     assert [drift.ended(torch.tensor(s)) for s in steps] == [False, False, True, False]
+
+
+def steps_around(mean, seed=1):
+    """Forty noisy steps of fifty estimates, the first of which has that mean."""
+    noise = torch.randn(40, 50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise[:, 0] += mean
+    return noise
+
+
+def test_an_estimate_that_travels_is_told_from_noise():
+    travelling, standing, slow = Travel(), Travel(), Travel()
+    for there, here, little in zip(steps_around(1.0), steps_around(0.0), 0.01 * steps_around(5.0), strict=True):
+        travelling.add(there)
+        standing.add(here)
+        slow.add(little)
+    assert travelling.goes_on(0.1)
+    assert not travelling.goes_on(2.0)
+    assert not standing.goes_on(0.1)
+    # Told from noise, but too slow to matter.
+    assert slow.goes_on(0.01)
+    assert not slow.goes_on(0.1)
+
+
+def test_standing_estimates_are_seldom_taken_for_travelling():
+    wrong = 0
+    for seed in range(200):
+        travel = Travel()
+        for step in steps_around(0.0, seed):
+            travel.add(step)
+        wrong += travel.goes_on(1e-9)
+    assert wrong <= 8
+
+
+def test_one_step_tells_nothing():
+    travel = Travel()
+    assert not travel.goes_on(0.1)
+    travel.add(torch.ones(3, dtype=torch.float64))
+    assert not travel.goes_on(0.1)
 
 
 def test_patience_counts_looks_since_the_best():
@@ -72,13 +111,47 @@ def test_change_does_not_depend_on_units(joint_of, parameters_of):
     )
 
 
-def test_reliability_is_the_share_of_the_variance_that_the_data_tell(joint_of, parameters_of):
+def of_mode(joint, sigma, share):
+    """A mode whose mean square is `share` (r,) of the variances."""
+    variance = torch.diagonal(sigma[0])
+    signs = torch.tensor([1.0, -1.0]).repeat_interleave(2).repeat(joint.terms[0].q // 2)
+    return (share * variance).sqrt().repeat(joint.terms[0].q)[:, None] * signs[:, None].double()
+
+
+def test_each_variance_has_a_reliability_of_its_own(joint_of, parameters_of):
     joint = joint_of("gaussian", (8, 2))
-    params = parameters_of(joint)
-    sigma = params.sigma[0]
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(joint.n_effects, joint.n_classes, 4000, generator=generator, dtype=torch.float64)
-    quarter = 0.5 * torch.diagonal(sigma, dim1=-2, dim2=-1).mean().sqrt() * noise
-    assert reliabilities(joint, params, quarter)[0] == pytest.approx(0.75, abs=0.02)
-    assert reliabilities(joint, params, 3 * quarter)[0] == 0.05
-    assert reliabilities(joint, params, quarter[:, :, :1]) == sure(joint)
+    sigma = torch.diag(torch.tensor([1.0, 1e-6], dtype=torch.float64))[None]
+    params = replace(parameters_of(joint), sigma=(sigma,))
+    share = torch.tensor([0.75, 0.1], dtype=torch.float64)
+    mode = of_mode(joint, sigma, share)
+    torch.testing.assert_close(reliabilities(joint, params, mode)[0], share[None])
+    assert reliabilities(joint, params, 0.0 * mode)[0].tolist() == [[0.05, 0.05]]
+    assert reliabilities(joint, params, 9.0 * mode)[0].tolist() == [[1.0, 1.0]]
+
+
+def test_columns_that_share_a_variance_share_its_reliability(joint_of, parameters_of, monkeypatch):
+    joint = joint_of("gaussian", (8, 2))
+    monkeypatch.setattr(joint.terms[0], "covariance", COVARIANCES["ar1"])
+    sigma = 2.0 * torch.eye(2, dtype=torch.float64)[None]
+    params = replace(parameters_of(joint), sigma=(sigma,))
+    mode = of_mode(joint, sigma, torch.tensor([0.2, 0.6], dtype=torch.float64))
+    torch.testing.assert_close(reliabilities(joint, params, mode)[0], torch.full((1, 2), 0.4, dtype=torch.float64))
+
+
+@pytest.mark.usefixtures("seeded")
+def test_reliability_is_that_of_the_exact_posterior(joint_of, parameters_of):
+    joint = joint_of("gaussian", (2000, 1))
+    sigma, noise = parameters_of(joint).sigma[0], torch.randn(2000, dtype=torch.float64)
+    # b observed with as much noise as it varies: half of the variance is told, and the posterior's mean is half of y.
+    sd = sigma[0, 0, 0].sqrt()
+    mode = 0.5 * (sd * torch.randn(2000, dtype=torch.float64) + sd * noise)[:, None]
+    assert float(reliabilities(joint, parameters_of(joint), mode)[0]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_poorly_told_variance_moves_by_a_smaller_share_of_its_error(joint_of, parameters_of):
+    joint = joint_of("gaussian", (8, 2))
+    old, new = parameters_of(joint, 1), parameters_of(joint, 2)
+    variance = torch.full_like(old.beta, 0.04)
+    poor = [torch.tensor([[1.0, 0.25]], dtype=torch.float64)]
+    ratio = scaled_change(joint, old, new, variance, poor) / scaled_change(joint, old, new, variance, sure(joint))
+    torch.testing.assert_close(ratio[2:6], torch.tensor([1.0, 0.5, 0.5, 0.25], dtype=torch.float64))
