@@ -9,7 +9,7 @@ from torch import Tensor
 from glmmnet.joint import JointModel, Parameters
 
 #: Reliabilities below count as this.
-_LEAST_RELIABILITY = 0.05
+_LEAST_RELIABILITY = 1e-3
 #: Chance that estimates which stand are taken for travelling.
 _CHANCE = 0.01
 

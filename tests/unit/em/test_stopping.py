@@ -125,7 +125,7 @@ def test_each_variance_has_a_reliability_of_its_own(joint_of, parameters_of):
     share = torch.tensor([0.75, 0.1], dtype=torch.float64)
     mode = of_mode(joint, sigma, share)
     torch.testing.assert_close(reliabilities(joint, params, mode)[0], share[None])
-    assert reliabilities(joint, params, 0.0 * mode)[0].tolist() == [[0.05, 0.05]]
+    assert reliabilities(joint, params, 0.0 * mode)[0].tolist() == [[1e-3, 1e-3]]
     assert reliabilities(joint, params, 9.0 * mode)[0].tolist() == [[1.0, 1.0]]
 
 
