@@ -21,7 +21,7 @@ from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.stochastic import finish_by_scores, has_scores
-from glmmnet.em.stopping import Drift, Streak, Travel, reliabilities, scaled_change
+from glmmnet.em.stopping import Pace, reliabilities, scaled_change
 from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
@@ -241,16 +241,13 @@ def _polish(
     config: EMConfig,
     b: Tensor | None = None,
 ) -> Iterator[EMState]:
-    """EM with f frozen: full steps until they stop to drift, then stochastic-approximation averaging.
-
-    Where an estimate turns out to travel still, both begin again.
-    """
+    """EM with f frozen."""
     e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
     if b is not None:
         e_step.start_from(b)
     carriers = find_carriers(joint)
-    drift, streak, travel = Drift(), Streak(config.tol), Travel()
-    averaged, since, began = params, 0, 0
+    pace, averaged = Pace(config), params
+    least = config.min_iter if joint.terms else 0
     for t in range(config.max_iter):
         working = floored(joint, params)
         tune = _TUNING if t in _TUNED_ITERATIONS else 0
@@ -263,18 +260,12 @@ def _polish(
         assert e_step.mode is not None
         known = reliabilities(joint, working, e_step.mode)
         move = scaled_change(joint, params, step.params, step.beta_variance, known)
-        turned = drift.ended(move)
-        if since or (t - began >= config.burn_in and turned):
-            since += 1
-            travel.add(move)
-        gain = max(since, 1) ** -config.averaging
+        gain = pace.gain(move)
         params = _structured(joint, params.blend(step.params, gain))
         e_step.shift(gain * step.shift)
-        averaged = _structured(joint, averaged.blend(params, 1.0 / max(since, 1)))
+        averaged = _structured(joint, averaged.blend(params, 1.0 / max(pace.averaged, 1)))
         change = gain * float(move.abs().max()) if len(move) else 0.0
-        done = streak.met(change) and (since >= config.min_iter or not joint.terms)
-        if done and travel.goes_on(config.tol):
-            done, since, began, travel = False, 0, t + 1, Travel()
+        done = pace.ended(change, least)
         yield EMState(
             iteration + t + 1,
             "polish",

@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from glmmnet.em.config import EMConfig
 from glmmnet.joint import JointModel, Parameters
 
 #: Reliabilities below count as this.
@@ -114,6 +115,47 @@ class Travel:
         error = ((self._squares / n - mean.square()).clamp_min(0.0) / (n - 1)).sqrt()
         least = float(stats.t.isf(_CHANCE / (2 * k), n - 1))
         return bool((mean.abs() > (least * error).clamp_min(tol)).any())
+
+
+class Pace:
+    """Gains of EM iterations, and when to stop.
+
+    Full steps until they stop to drift, then stochastic-approximation averaging. Where an estimate turns out to travel
+    still, both begin again.
+
+    Attributes
+    ----------
+    averaged : int
+        Iterations that are averaged, this one included; 0 while full steps are taken.
+    """
+
+    def __init__(self, config: EMConfig) -> None:
+        self._config = config
+        self._streak = Streak(config.tol)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.averaged, self._full = 0, 0
+        self._drift, self._travel = Drift(), Travel()
+
+    def gain(self, move: Tensor) -> float:
+        """Share to go of this iteration's full step `move`, in standard errors."""
+        turned = self._drift.ended(move)
+        if self.averaged or (self._full >= self._config.burn_in and turned):
+            self.averaged += 1
+            self._travel.add(move)
+        else:
+            self._full += 1
+        return max(self.averaged, 1) ** -self._config.averaging
+
+    def ended(self, change: float, least: int) -> bool:
+        """Whether EM may stop after this iteration's largest change, at least so many being averaged."""
+        if not self._streak.met(change) or self.averaged < least:
+            return False
+        if self._travel.goes_on(self._config.tol):
+            self._begin()
+            return False
+        return True
 
 
 class Patience:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from glmmnet.covariances import COVARIANCES
-from glmmnet.em.stopping import Drift, Patience, Streak, Travel, reliabilities, scaled_change
+from glmmnet.em.config import EMConfig
+from glmmnet.em.stopping import Drift, Pace, Patience, Streak, Travel, reliabilities, scaled_change
 
 
 def sure(joint):
@@ -66,6 +67,36 @@ def test_one_step_tells_nothing():
     assert not travel.goes_on(0.1)
     travel.add(torch.ones(3, dtype=torch.float64))
     assert not travel.goes_on(0.1)
+
+
+def test_pace_takes_full_steps_until_one_turns_back():
+    pace = Pace(EMConfig(burn_in=2))
+    moves = [[1.0], [-1.0], [-0.5], [-0.5], [0.1], [0.1], [0.1]]
+    gains = [pace.gain(torch.tensor(m, dtype=torch.float64)) for m in moves]
+    assert gains == pytest.approx([1.0, 1.0, 1.0, 1.0, 1.0, 2**-0.7, 3**-0.7])
+    assert pace.averaged == 3
+
+
+def test_pace_ends_only_after_enough_iterations_of_small_changes():
+    pace = Pace(EMConfig(burn_in=0))
+    signs = [1.0, -1.0] * 6
+    ends = []
+    for sign in signs:
+        pace.gain(torch.tensor([sign], dtype=torch.float64))
+        ends.append(pace.ended(0.01, 5))
+    assert ends.index(True) == 5
+
+
+def test_pace_begins_again_where_an_estimate_travels():
+    pace = Pace(EMConfig(burn_in=0))
+    for noise in [-1.0, 1.0, -1.0, 1.0, -1.0, 1.0]:
+        # The second estimate goes on and on, the first turns back each time.
+        gain = pace.gain(torch.tensor([9.0 * noise, 0.5 + 0.01 * noise], dtype=torch.float64))
+        done = pace.ended(0.01, 5)
+    assert not done
+    assert gain < 1.0
+    assert pace.averaged == 0
+    assert pace.gain(torch.tensor([1.0, 0.5], dtype=torch.float64)) == 1.0
 
 
 def test_patience_counts_looks_since_the_best():
