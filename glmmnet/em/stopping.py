@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from glmmnet.em.config import EMConfig
@@ -11,8 +10,6 @@ from glmmnet.joint import JointModel, Parameters
 
 #: Reliabilities below count as this.
 _LEAST_RELIABILITY = 1e-3
-#: Chance that estimates which stand are taken for travelling.
-_CHANCE = 0.01
 
 
 def reliabilities(joint: JointModel, params: Parameters, mode: Tensor) -> list[Tensor]:
@@ -89,39 +86,8 @@ class Drift:
         return last is not None and float(last @ step) <= 0.0
 
 
-class Travel:
-    """Tells an estimate that still travels from one that stands: its steps point one way on average.
-
-    Small gains hide that from each single change.
-    """
-
-    def __init__(self) -> None:
-        self._count, self._sum, self._squares = 0, torch.zeros(0), torch.zeros(0)
-
-    def add(self, step: Tensor) -> None:
-        """Take one more full step (k,), in standard errors."""
-        if not self._count:
-            self._sum, self._squares = torch.zeros_like(step), torch.zeros_like(step)
-        self._count += 1
-        self._sum += step
-        self._squares += step.square()
-
-    def goes_on(self, tol: float) -> bool:
-        """Whether some mean step is above `tol`, and not by chance (a t test of all at once)."""
-        n, k = self._count, len(self._sum)
-        if n < 2 or not k:
-            return False
-        mean = self._sum / n
-        error = ((self._squares / n - mean.square()).clamp_min(0.0) / (n - 1)).sqrt()
-        least = float(stats.t.isf(_CHANCE / (2 * k), n - 1))
-        return bool((mean.abs() > (least * error).clamp_min(tol)).any())
-
-
 class Pace:
-    """Gains of EM iterations, and when to stop.
-
-    Full steps until they stop to drift, then stochastic-approximation averaging. Where an estimate turns out to travel
-    still, both begin again.
+    """Gains of EM iterations, and when to stop: full steps until they stop to drift, then averaging.
 
     Attributes
     ----------
@@ -131,31 +97,21 @@ class Pace:
 
     def __init__(self, config: EMConfig) -> None:
         self._config = config
-        self._streak = Streak(config.tol)
-        self._begin()
-
-    def _begin(self) -> None:
+        self._drift, self._streak = Drift(), Streak(config.tol)
         self.averaged, self._full = 0, 0
-        self._drift, self._travel = Drift(), Travel()
 
     def gain(self, move: Tensor) -> float:
         """Share to go of this iteration's full step `move`, in standard errors."""
         turned = self._drift.ended(move)
         if self.averaged or (self._full >= self._config.burn_in and turned):
             self.averaged += 1
-            self._travel.add(move)
         else:
             self._full += 1
         return max(self.averaged, 1) ** -self._config.averaging
 
     def ended(self, change: float, least: int) -> bool:
         """Whether EM may stop after this iteration's largest change, at least so many being averaged."""
-        if not self._streak.met(change) or self.averaged < least:
-            return False
-        if self._travel.goes_on(self._config.tol):
-            self._begin()
-            return False
-        return True
+        return self._streak.met(change) and self.averaged >= least
 
 
 class Patience:

@@ -7,7 +7,7 @@ import torch
 
 from glmmnet.covariances import COVARIANCES
 from glmmnet.em.config import EMConfig
-from glmmnet.em.stopping import Drift, Pace, Patience, Streak, Travel, reliabilities, scaled_change
+from glmmnet.em.stopping import Drift, Pace, Patience, Streak, reliabilities, scaled_change
 
 
 def sure(joint):
@@ -31,44 +31,6 @@ def test_drift_ends_when_a_step_turns_back():
     assert [drift.ended(torch.tensor(s)) for s in steps] == [False, False, True, False]
 
 
-def steps_around(mean, seed=1):
-    """Forty noisy steps of fifty estimates, the first of which has that mean."""
-    noise = torch.randn(40, 50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    noise[:, 0] += mean
-    return noise
-
-
-def test_an_estimate_that_travels_is_told_from_noise():
-    travelling, standing, slow = Travel(), Travel(), Travel()
-    for there, here, little in zip(steps_around(1.0), steps_around(0.0), 0.01 * steps_around(5.0), strict=True):
-        travelling.add(there)
-        standing.add(here)
-        slow.add(little)
-    assert travelling.goes_on(0.1)
-    assert not travelling.goes_on(2.0)
-    assert not standing.goes_on(0.1)
-    # Told from noise, but too slow to matter.
-    assert slow.goes_on(0.01)
-    assert not slow.goes_on(0.1)
-
-
-def test_standing_estimates_are_seldom_taken_for_travelling():
-    wrong = 0
-    for seed in range(200):
-        travel = Travel()
-        for step in steps_around(0.0, seed):
-            travel.add(step)
-        wrong += travel.goes_on(1e-9)
-    assert wrong <= 8
-
-
-def test_one_step_tells_nothing():
-    travel = Travel()
-    assert not travel.goes_on(0.1)
-    travel.add(torch.ones(3, dtype=torch.float64))
-    assert not travel.goes_on(0.1)
-
-
 def test_pace_takes_full_steps_until_one_turns_back():
     pace = Pace(EMConfig(burn_in=2))
     moves = [[1.0], [-1.0], [-0.5], [-0.5], [0.1], [0.1], [0.1]]
@@ -85,18 +47,6 @@ def test_pace_ends_only_after_enough_iterations_of_small_changes():
         pace.gain(torch.tensor([sign], dtype=torch.float64))
         ends.append(pace.ended(0.01, 5))
     assert ends.index(True) == 5
-
-
-def test_pace_begins_again_where_an_estimate_travels():
-    pace = Pace(EMConfig(burn_in=0))
-    for noise in [-1.0, 1.0, -1.0, 1.0, -1.0, 1.0]:
-        # The second estimate goes on and on, the first turns back each time.
-        gain = pace.gain(torch.tensor([9.0 * noise, 0.5 + 0.01 * noise], dtype=torch.float64))
-        done = pace.ended(0.01, 5)
-    assert not done
-    assert gain < 1.0
-    assert pace.averaged == 0
-    assert pace.gain(torch.tensor([1.0, 0.5], dtype=torch.float64)) == 1.0
 
 
 def test_patience_counts_looks_since_the_best():
