@@ -124,7 +124,7 @@ SLOW_CASES = {("categorical", "a level of zeros")}
 
 #: (family, kind) -> spreads beyond the data that the maximum of the likelihood itself has means at: of y = (x > 0) on a
 #: log scale statsmodels' Poisson GLM has 2.548 at the largest x, its Tweedie GLM of power 1.5 has 4.866. Without excess
-#: zeros a zero-inflated Poisson is the Poisson; five iterations of EM end at 2.578, where llf is 0.0013 below the maximum.
+#: zeros a zero-inflated Poisson is the Poisson; five of EM end at 2.578, with an llf 0.0013 below the maximum.
 REACH = {
     ("negativebinomial", "x separates"): 1.55,
     ("negativebinomial1", "x separates"): 1.55,
