@@ -60,11 +60,16 @@ class Parameters:
     sigma: tuple[Tensor, ...]
     phi: float
 
-    def blend(self, new: Parameters, gain: float) -> Parameters:
-        """The stochastic-approximation average: self + gain (new - self)."""
+    def blend(self, new: Parameters, gain: float, of_sigma: Sequence[Tensor] | None = None) -> Parameters:
+        """The stochastic-approximation average: self + gain (new - self).
+
+        Gains `of_sigma`, (C,) for each term, go before.
+        """
+        gains = [torch.tensor(gain)] * len(self.sigma) if of_sigma is None else [g[:, None, None] for g in of_sigma]
+        sigma = zip(self.sigma, new.sigma, gains, strict=True)
         return Parameters(
             torch.lerp(self.beta, new.beta, gain),
-            tuple(torch.lerp(old, fresh, gain) for old, fresh in zip(self.sigma, new.sigma, strict=True)),
+            tuple(old + own * (fresh - old) for old, fresh, own in sigma),
             self.phi + gain * (new.phi - self.phi),
         )
 

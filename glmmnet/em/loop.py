@@ -21,7 +21,7 @@ from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.stochastic import finish_by_scores, has_scores
-from glmmnet.em.stopping import Pace, reliabilities, scaled_change
+from glmmnet.em.stopping import Distance, Pace, Scales, em_rates, reliabilities
 from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
@@ -35,9 +35,9 @@ from glmmnet.typing import Sampler
 _START_STEPS = 8
 #: Iterations of the polish that tune the sampler's step size, and the transitions they take.
 _TUNED_ITERATIONS, _TUNING = (0, 3, 10), 12
-#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Where scoring ends the fit its
-#: steps must be smaller by a factor.
-_FEW_EFFECTS, _CLOSER = 1000, 2
+#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Its last step's share of the
+#: tolerance; where scoring ends the fit.
+_FEW_EFFECTS, _SHARE, _LAST_SHARE = 1000, 0.25, 0.125
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
@@ -200,7 +200,7 @@ def _maximise(
         return
     scored = can_score(joint) and joint.n_effects > _FEW_EFFECTS
     if scored:
-        tol = config.tol if quick else config.tol / _CLOSER
+        tol = config.tol * (_SHARE if quick else _LAST_SHARE)
         for step in VarianceScoring(joint, f, reml=config.reml).run(params, config.max_iter, tol):
             iteration, params = iteration + 1, step.params
             done = not quick and step.change < tol
@@ -246,25 +246,29 @@ def _polish(
     if b is not None:
         e_step.start_from(b)
     carriers = find_carriers(joint)
-    pace, averaged = Pace(config), params
+    pace, distance, averaged = Pace(config), Distance(), params
     least = config.min_iter if joint.terms else 0
     for t in range(config.max_iter):
         working = floored(joint, params)
         tune = _TUNING if t in _TUNED_ITERATIONS else 0
-        b = e_step(joint.fixed_eta(working, f), working, warmup=tune)
+        fixed = joint.fixed_eta(working, f)
+        b = e_step(fixed, working, warmup=tune)
         step = m_step(joint, carriers, working, b, f)
         if not bool(torch.isfinite(step.params.beta).all()):
             raise FitError(
                 f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
             )
         assert e_step.mode is not None
-        known = reliabilities(joint, working, e_step.mode)
-        move = scaled_change(joint, params, step.params, step.beta_variance, known)
+        known = reliabilities(joint, working, e_step.mode, fixed)
+        scales = Scales.at(joint, step.params, step.beta_variance, known)
+        move = scales.step(params, step.params)
         gain = pace.gain(move)
-        params = _structured(joint, params.blend(step.params, gain))
+        # A variance that a full step brings little nearer has its gain fall later.
+        of_sigma = [(gain / rate.amin(dim=1)).clamp(max=1.0) for rate in em_rates(known)]
+        params = _structured(joint, params.blend(step.params, gain, of_sigma))
         e_step.shift(gain * step.shift)
-        averaged = _structured(joint, averaged.blend(params, 1.0 / max(pace.averaged, 1)))
-        change = gain * float(move.abs().max()) if len(move) else 0.0
+        averaged = _structured(joint, averaged.blend(params, pace.weight))
+        change = distance.after(move, scales, pace.weight)
         done = pace.ended(change, least)
         yield EMState(
             iteration + t + 1,

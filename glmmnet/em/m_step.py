@@ -22,7 +22,7 @@ from glmmnet.random_terms import TermData
 _ENTRIES_AT_ONCE = 20_000_000
 #: Rows x draws that the Hessian is summed over where no column is rare.
 _HESSIAN_ROWS = 20_000
-#: Entries of the working matrices move at most so far from the identity in one iteration.
+#: Entries of the working matrices, with effects in standard deviations, move at most so far in one iteration.
 _LARGEST_SCALE_STEP = 0.5
 #: Information below which is none: products with it leave the range of floating point.
 _NO_INFORMATION = 1e-250
@@ -214,8 +214,11 @@ def _as_newton(
     at = 0
     for group in groups:
         at += len(group.columns)
-        for matrix, free in zip(working, group.entries, strict=True):
-            moved = step[at : at + len(free)].clamp(-_LARGEST_SCALE_STEP, _LARGEST_SCALE_STEP)
+        for matrix, sigma, free in zip(working, params.sigma, group.entries, strict=True):
+            # In standard deviations: of two effects that are correlated by 1 what one gives the other takes.
+            sd = torch.diagonal(sigma[group.b_class]).sqrt().clamp_min(1e-150)
+            most = _LARGEST_SCALE_STEP * sd[free[:, 0]] / sd[free[:, 1]]
+            moved = step[at : at + len(free)].clamp(-most, most)
             matrix[group.b_class, free[:, 0], free[:, 1]] += moved
             at += len(free)
     return _Newton(_damp(joint, params.beta, beta), working, error, log_likelihood)

@@ -29,7 +29,8 @@ class EMState:
     valid_deviance : float
         The same a held-out row, while the network learns; NaN otherwise.
     change : float
-        max |change of (beta, Sigma, dispersion)| / se; NaN while the network learns.
+        Largest distance of (beta, Sigma, dispersion) from the maximum in rough standard errors, see
+        :class:`glmmnet.em.stopping.Distance`; NaN while the network learns.
     converged : bool
         The stopping rule is met.
     step_size : float or None

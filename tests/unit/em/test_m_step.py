@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+import glmmnet as gn
 from glmmnet.em import m_step as m_step_module
 from glmmnet.em.expansion import find_carriers
 from glmmnet.em.loop import starting_parameters
@@ -134,3 +137,24 @@ def test_deviance_is_that_of_the_old_estimates(joint_of, parameters_of):
     eta = joint.fixed_eta(params) + joint.random_eta(b)
     expected = -2 * float(joint.log_likelihood(eta, 1.0).mean())
     assert m_step(joint, find_carriers(joint), params, b).deviance == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_a_large_step_of_sigma_does_not_depend_on_units(unit):
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"x": rng.normal(size=200), "g": np.arange(200) % 20, "y": rng.integers(2, size=200)})
+    joint, other = (
+        gn.glmm("y ~ 1 + (x | g)", data.assign(x=data.x * size), family="bernoulli")._joint for size in (1.0, unit)
+    )
+    scale = torch.tensor([1.0, 1.0 / unit], dtype=torch.float64)
+    # Nearly collinear effects, far too large: the working matrix goes as far as it may.
+    sigma = torch.tensor([[[9.0, 8.9], [8.9, 9.0]]], dtype=torch.float64)
+    b = torch.linalg.cholesky(sigma[0]) @ torch.randn(20, 2, 50, dtype=torch.float64)
+    params = Parameters(torch.zeros(1, 1, dtype=torch.float64), (sigma,), 1.0)
+    there = replace(params, sigma=(scale[:, None] * sigma * scale,))
+    steps = []
+    for one, at, factor in ((joint, params, torch.ones(2).double()), (other, there, scale)):
+        torch.manual_seed(3)
+        drawn = (factor[:, None] * b).reshape(40, 1, 50)
+        steps.append(m_step(one, find_carriers(one), at, drawn).params.sigma[0] / (factor[:, None] * factor))
+    torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-6)
