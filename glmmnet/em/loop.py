@@ -20,8 +20,9 @@ from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
 from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
+from glmmnet.em.steady import AroundMode
 from glmmnet.em.stochastic import finish_by_scores, has_scores
-from glmmnet.em.stopping import Distance, Pace, Scales, em_rates, reliabilities
+from glmmnet.em.stopping import Distance, Pace, Scales, told_by
 from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
@@ -253,18 +254,18 @@ def _polish(
         tune = _TUNING if t in _TUNED_ITERATIONS else 0
         fixed = joint.fixed_eta(working, f)
         b = e_step(fixed, working, warmup=tune)
-        step = m_step(joint, carriers, working, b, f)
+        assert e_step.mode is not None
+        around = AroundMode.at(joint, working, e_step.mode, fixed)
+        step = m_step(joint, carriers, working, b, f, around if _ST else None)
         if not bool(torch.isfinite(step.params.beta).all()):
             raise FitError(
                 f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
             )
-        assert e_step.mode is not None
-        known = reliabilities(joint, working, e_step.mode, fixed)
-        scales = Scales.at(joint, step.params, step.beta_variance, known)
+        told = told_by(joint, around)
+        scales = Scales.at(joint, working, step.beta_variance, told)
         move = scales.step(params, step.params)
-        gain = pace.gain(move)
-        # A variance that a full step brings little nearer has its gain fall later.
-        of_sigma = [(gain / rate.amin(dim=1)).clamp(max=1.0) for rate in em_rates(known)]
+        gain = pace.gain(move / scales.error)
+        of_sigma = [known.gain(gain) for known in told]
         params = _structured(joint, params.blend(step.params, gain, of_sigma))
         e_step.shift(gain * step.shift)
         averaged = _structured(joint, averaged.blend(params, pace.weight))
@@ -296,3 +297,6 @@ def _draws(joint: JointModel) -> int:
     """More draws where an E-step's whole work, rows and effects, is small."""
     work = joint.n + _WORK_AN_EFFECT * joint.n_effects
     return min(max(_FEW_DRAWS, _ROW_DRAWS // max(work, 1)), _MANY_DRAWS)
+
+import os
+_ST = int(os.environ.get("ST", "1"))

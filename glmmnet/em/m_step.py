@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
+from glmmnet.em.steady import AroundMode, Control, steadied_moment
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.random_terms import TermData
 
@@ -53,25 +54,32 @@ class MStep:
 
 
 def m_step(
-    joint: JointModel, carriers: tuple[Carrier, ...], params: Parameters, b: Tensor, f: Tensor | None = None
+    joint: JointModel,
+    carriers: tuple[Carrier, ...],
+    params: Parameters,
+    b: Tensor,
+    f: Tensor | None = None,
+    around: AroundMode | None = None,
 ) -> MStep:
-    """One M-step from draws b (Q, C, S), given the network's output f (n, C)."""
+    """One M-step from draws b (Q, C, S), given the network's output f (n, C); `around` the mode they are steadied."""
     moved = relocate(joint, carriers, params, b.mean(dim=2))
     b = b - moved.b[:, :, None]
     centred = Parameters(params.beta + moved.beta, params.sigma, params.phi)
-    newton = _newton(joint, centred, b, f)
+    newton = _newton(joint, centred, b, f, _Steadying(around, moved.b))
     beta = centred.beta + newton.beta
     if joint.family.symmetric:
         # What all classes share changes no probability; the sum over classes is 0 by convention.
         beta = beta - beta.mean(dim=1, keepdim=True)
-    sigma = tuple(
-        term.covariance.expand(_second_moment(b, term), working)
-        for term, working in zip(joint.terms, newton.working, strict=True)
-    )
+    sigma = []
+    for k, (term, working) in enumerate(zip(joint.terms, newton.working, strict=True)):
+        moment = _second_moment(b, term)
+        if newton.controls:
+            moment = steadied_moment(moment, newton.controls[k].moment / (term.q * b.shape[2]))
+        sigma.append(term.covariance.expand(moment, working))
     phi = params.phi
     if joint.family.has_dispersion:
-        phi = _dispersion(joint, Parameters(beta, sigma, phi), newton.working, b, f)
-    return MStep(Parameters(beta, sigma, phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood)
+        phi = _dispersion(joint, Parameters(beta, tuple(sigma), phi), newton.working, b, f)
+    return MStep(Parameters(beta, tuple(sigma), phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood)
 
 
 def _second_moment(b: Tensor, term: TermData) -> Tensor:
@@ -85,6 +93,19 @@ class _Newton:
     working: list[Tensor]
     variance: Tensor
     log_likelihood: float
+    controls: list[Control]
+
+
+@dataclass(frozen=True)
+class _Steadying:
+    """What steadies the draws, and by how much (Q, C) they were moved since they were drawn."""
+
+    around: AroundMode | None
+    moved: Tensor
+
+    def controls(self, joint: JointModel, b: Tensor, slope: Tensor) -> list[Control]:
+        """Those of moved draws b (Q, C, S), none if nothing steadies them."""
+        return [] if self.around is None else self.around.controls(joint, b + self.moved[:, :, None], slope)
 
 
 @dataclass(frozen=True)
@@ -154,7 +175,7 @@ def _groups(joint: JointModel) -> list[_Group]:
     return groups
 
 
-def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) -> _Newton:
+def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None, steadying: _Steadying) -> _Newton:
     """One Newton step for beta and the entries of the working matrices, jointly over linear predictors."""
     groups = _groups(joint)
     m = sum(g.size for g in groups)
@@ -164,10 +185,12 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
     gradient = torch.zeros(m, dtype=torch.float64)
     hessian = torch.zeros(m, m, dtype=torch.float64)
     log_likelihood, few = 0.0, _few_rows(joint, b.shape[2])
+    controls: list[Control] = []
     for part in _chunks(b, joint.n * joint.n_predictors):
-        value, own = _value_and_gradient(joint, groups, fixed, part, params.phi)
+        value, own, of_part = _value_and_gradient(joint, groups, fixed, part, params.phi, steadying)
         log_likelihood += value
         gradient += own
+        controls = [one + other for one, other in zip(controls, of_part, strict=True)] if controls else of_part
         if few is not None:
             some = joint.subset(few)
             eta = fixed[few].double() + some.random_eta(part.double())
@@ -185,12 +208,39 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None) 
         return (inverse @ (tie.T @ gradient / draws))[free], torch.diagonal(inverse)[free]
 
     step, variance = solved(hessian)
-    excess = _excess(joint, _of_beta(joint, groups, step))
-    if float(excess.min()) < float(excess.max()):
-        # One linear predictor runs away, and the step of the others must not count on how far it would go.
-        longer = torch.cat([excess[g.loading.abs().argmax()].expand(g.size) for g in groups])
+    longer = _too_long(joint, groups, params, step)
+    if float(longer.max()) > 1.0:
+        # What is held back must not be counted on by the others' steps.
         step, _ = solved(hessian + torch.diag((longer - 1.0) * hessian.diagonal()))
-    return _as_newton(joint, groups, params, step, variance, log_likelihood / draws)
+    return _as_newton(joint, groups, params, step, variance, log_likelihood / draws, controls)
+
+
+def _too_long(joint: JointModel, groups: list[_Group], params: Parameters, step: Tensor) -> Tensor:
+    """How many times too long the step of each coefficient is, 1 where it is not: (m,).
+
+    Not where all linear predictors are so alike: then the whole step is shortened.
+    """
+    excess = _excess(joint, _of_beta(joint, groups, step))
+    same = float(excess.min()) == float(excess.max())
+    longer, at = torch.ones_like(step), 0
+    for group in groups:
+        if not same:
+            longer[at : at + group.size] = excess[group.loading.abs().argmax()]
+        at += len(group.columns)
+        for sigma, free in zip(params.sigma, group.entries, strict=True):
+            own = slice(at, at + len(free))
+            longer[own] = torch.maximum(longer[own], step[own].abs() / _most(sigma[group.b_class], free))
+            at += len(free)
+    return longer
+
+
+def _most(sigma: Tensor, free: Tensor) -> Tensor:
+    """How far entries of a working matrix may move.
+
+    In standard deviations: of two effects that are correlated by 1 what one gives the other takes.
+    """
+    sd = torch.diagonal(sigma).sqrt().clamp_min(1e-150)
+    return _LARGEST_SCALE_STEP * sd[free[:, 0]] / sd[free[:, 1]]
 
 
 def _free_numbers(joint: JointModel, groups: list[_Group]) -> Tensor:
@@ -206,7 +256,13 @@ def _free_numbers(joint: JointModel, groups: list[_Group]) -> Tensor:
 
 
 def _as_newton(
-    joint: JointModel, groups: list[_Group], params: Parameters, step: Tensor, variance: Tensor, log_likelihood: float
+    joint: JointModel,
+    groups: list[_Group],
+    params: Parameters,
+    step: Tensor,
+    variance: Tensor,
+    log_likelihood: float,
+    controls: list[Control],
 ) -> _Newton:
     """The damped step in the shapes of beta and the working matrices."""
     beta, error = _of_beta(joint, groups, step), _of_beta(joint, groups, variance)
@@ -215,13 +271,11 @@ def _as_newton(
     for group in groups:
         at += len(group.columns)
         for matrix, sigma, free in zip(working, params.sigma, group.entries, strict=True):
-            # In standard deviations: of two effects that are correlated by 1 what one gives the other takes.
-            sd = torch.diagonal(sigma[group.b_class]).sqrt().clamp_min(1e-150)
-            most = _LARGEST_SCALE_STEP * sd[free[:, 0]] / sd[free[:, 1]]
+            most = _most(sigma[group.b_class], free)
             moved = step[at : at + len(free)].clamp(-most, most)
             matrix[group.b_class, free[:, 0], free[:, 1]] += moved
             at += len(free)
-    return _Newton(_damp(joint, params.beta, beta), working, error, log_likelihood)
+    return _Newton(_damp(joint, params.beta, beta), working, error, log_likelihood, controls)
 
 
 def _of_beta(joint: JointModel, groups: list[_Group], values: Tensor) -> Tensor:
@@ -241,9 +295,9 @@ def _few_rows(joint: JointModel, draws: int) -> Tensor | None:
 
 
 def _value_and_gradient(
-    joint: JointModel, groups: list[_Group], fixed: Tensor, b: Tensor, phi: float
-) -> tuple[float, Tensor]:
-    """Log likelihood, and the score of all coefficients, over the draws: (m,)."""
+    joint: JointModel, groups: list[_Group], fixed: Tensor, b: Tensor, phi: float, steadying: _Steadying
+) -> tuple[float, Tensor, list[Control]]:
+    """Log likelihood, and the steadied score of all coefficients (m,), over the draws, with what steadied it."""
     value = 0.0
     of_beta = torch.zeros(joint.n_predictors, joint.X.shape[1], dtype=torch.float64)
     of_b = torch.zeros(b.shape, dtype=torch.float64)
@@ -260,12 +314,15 @@ def _value_and_gradient(
         shape = (term.q, term.r, *b.shape[1:])
         own, slope = b[term.rows].reshape(shape).to(torch.float64), of_b[term.rows].reshape(shape)
         of_entries.append(torch.einsum("qics,qjcs->cij", slope, own))
+    controls = steadying.controls(joint, b.to(torch.float64), of_b)
+    if controls:
+        of_entries = [one + control.slope for one, control in zip(of_entries, controls, strict=True)]
     gradient = []
     for group in groups:
         gradient.append(group.pull(of_beta[None])[0, group.columns])
         for matrix, free in zip(of_entries, group.entries, strict=True):
             gradient.append(matrix[group.b_class, free[:, 0], free[:, 1]])
-    return value, torch.cat(gradient)
+    return value, torch.cat(gradient), controls
 
 
 def _hessian(joint: JointModel, groups: list[_Group], b: Tensor, eta: Tensor, phi: float) -> Tensor:

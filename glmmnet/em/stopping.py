@@ -8,57 +8,77 @@ import torch
 from torch import Tensor
 
 from glmmnet.em.config import EMConfig
+from glmmnet.em.steady import AroundMode
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.random_terms import TermData
 
 #: Reliabilities below count as this.
 _LEAST_RELIABILITY = 1e-3
 #: Standard errors from 0 below which a variance need not be told better, and those of the mean step above which it rises.
-_NEAR_ZERO, _RISING = 0.5, 2.0
+_NEAR_ZERO, _RISING = 1.0, 2.0
+#: Standard errors from 0 above which the gain of a variance falls as slowly as EM nears its maximum.
+_FAR = 2.0
 
 
-def reliabilities(joint: JointModel, params: Parameters, mode: Tensor, fixed: Tensor) -> list[Tensor]:
-    """Share of each variance that the data tell, from the posterior's mode (Q, C): var(E(b | y)) / Sigma_ii.
+@dataclass(frozen=True)
+class Told:
+    """What the data tell about a term's variances, (C, r) each, the same for columns that share a variance.
 
-    A variance is known as well as q * reliability^2 directly observed effects would tell it. A term's are (C, r), the
-    same for columns that share a variance. The spread of an E-step's few draws would not do: successive draws by NUTS
-    lie on opposite sides of the mode. Where effects are correlated, the mode of one also has what the others tell about
-    it: no more counts than its own column tells beside them. `fixed` is the fixed part of eta, (n, C, 1).
+    Attributes
+    ----------
+    reliability : Tensor
+        A variance is known as well as q * reliability^2 directly observed effects would tell it.
+    size : Tensor
+        Standard errors that it is away from 0.
+    rate : Tensor
+        Share of the way to the maximum that an EM iteration takes it.
+    """
+
+    reliability: Tensor
+    size: Tensor
+    rate: Tensor
+
+    def gain(self, gain: float) -> Tensor:
+        """Gain of Sigma, (C,): one that a full step brings little nearer has its gain fall later.
+
+        Not near 0: there steps are mostly noise, and draws and mass matrix lag behind a variance that jumps.
+        """
+        rate = torch.where(self.size >= _FAR, self.rate, 1.0)
+        return (gain / rate.amin(dim=1)).clamp(max=1.0)
+
+
+def told_by(joint: JointModel, around: AroundMode) -> list[Told]:
+    """What the data tell, a term each, from reliabilities rho = 1 - var(b | y) / Sigma_ii of single levels.
+
+    The reliability is the root of the mean of rho^2, and the rate 2 sum(rho^2) / sum(rho / (1 - rho)) + mean(rho^2): that
+    of a parameter-expanded iteration, exact where levels are independent and normal (rho (2 - rho) for equal ones).
+    Those of a level's own rows are shrunk where the mode is smaller than they say, as where other terms compete. The
+    spread of an E-step's few draws would not do: successive draws by NUTS lie on opposite sides of the mode.
     """
     out = []
-    eta = fixed + joint.random_eta(mode[:, :, None])
-    for term, sigma in zip(joint.terms, params.sigma, strict=True):
-        own = mode[term.rows].reshape(term.q, term.r, -1)
-        told = (own * term.decorrelated(own)).sum(dim=0).T / term.q
+    for term, sigma, information in zip(joint.terms, around.params.sigma, around.information, strict=True):
         variance = torch.diagonal(sigma, dim1=-2, dim2=-1)
-        if len(term.covariance.free(term.r)) > term.r:
-            told = torch.minimum(told, variance.square() / (variance + _noise(joint, term, eta, params.phi)))
-        known = torch.empty_like(told)
+        own = _of_levels(information, variance)
+        mode = around.mode[term.rows].reshape(term.q, term.r, -1)
+        seen = (mode * term.decorrelated(mode)).mean(dim=0).T / variance.clamp_min(1e-300)
+        reliability, rate = torch.empty_like(variance), torch.empty_like(variance)
         for columns in map(list, term.covariance.deviations(term.r)):
-            share = told[:, columns].sum(dim=1) / variance[:, columns].sum(dim=1).clamp_min(1e-300)
-            known[:, columns] = share.clamp(_LEAST_RELIABILITY, 1.0)[:, None]
-        out.append(known)
+            rho, told = own[:, :, columns], seen[:, columns].mean(dim=1)
+            rho = rho * (told / rho.mean(dim=(0, 2)).clamp_min(1e-300)).clamp(max=1.0)[:, None]
+            rho = rho.clamp(_LEAST_RELIABILITY, 1.0 - 1e-9)
+            square = rho.square().mean(dim=(0, 2))
+            reliability[:, columns] = square.sqrt()[:, None]
+            rate[:, columns] = (2.0 * square / (rho / (1.0 - rho)).mean(dim=(0, 2)) + square).clamp(max=1.0)[:, None]
+        effects = term.q * term.r / len(term.covariance.deviations(term.r))
+        out.append(Told(reliability, reliability * (effects / 2.0) ** 0.5, rate))
     return out
 
 
-def _noise(joint: JointModel, term: TermData, eta: Tensor, phi: float) -> Tensor:
-    """Variance with which the rows of a level of mean size would tell its effects if they were fixed, (C, r)."""
-    if term.loading is None:
-        z, weight = term.columns(), joint.weight_diagonal(eta, phi)[..., 0]
-        about = torch.einsum("ni,nj,nc->cij", z, z, weight) / term.q
-    else:
-        about = term.information(joint.weight(eta, phi)[..., 0]).mean(dim=0, keepdim=True)
-    scale = torch.diagonal(about, dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
-    inverse = torch.linalg.pinv(scale[:, :, None] * about * scale[:, None, :], hermitian=True)
-    return scale.square() * torch.diagonal(inverse, dim1=-2, dim2=-1)
-
-
-def em_rates(reliability: list[Tensor]) -> list[Tensor]:
-    """Share of the way to the maximum that an EM iteration takes each variance: rho (2 - rho).
-
-    That of an expanded working matrix where q levels are observed with the same normal noise (rho^2 without one).
-    """
-    return [known * (2.0 - known) for known in reliability]
+def _of_levels(information: Tensor, variance: Tensor) -> Tensor:
+    """Reliabilities (q, C, r) of effects by their levels' own rows, (q, C, r, r), if effects were not correlated."""
+    scale = variance.clamp_min(1e-300).sqrt()
+    scaled = scale[:, :, None] * information * scale[:, None, :]
+    left = torch.linalg.inv(scaled + torch.eye(scale.shape[1], dtype=torch.float64))
+    return 1.0 - torch.diagonal(left, dim1=-2, dim2=-1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,7 @@ class Scales:
         Rough standard errors. Those of Sigma are of q directly observed effects over the reliability, of as many times
         q as columns share a variance; of the dispersion those of n rows.
     rate : Tensor
-        Share of the way to the maximum that an EM iteration goes, see :func:`em_rates`.
+        Share of the way to the maximum that an EM iteration goes, see :func:`told_by`.
     size : Tensor
         Standard errors that a variance is away from 0; for a covariance the smaller of its two; else infinite.
     """
@@ -81,21 +101,19 @@ class Scales:
     size: Tensor
 
     @classmethod
-    def at(cls, joint: JointModel, params: Parameters, beta_variance: Tensor, reliability: list[Tensor]) -> Scales:
+    def at(cls, joint: JointModel, params: Parameters, beta_variance: Tensor, told: list[Told]) -> Scales:
         """Those at some parameters."""
         error = [beta_variance.clamp_min(1e-300).sqrt().reshape(-1)]
         rate, size = [torch.ones_like(error[0])], [torch.full_like(error[0], torch.inf)]
-        rates = em_rates(reliability)
-        for term, sigma, known, share in zip(joint.terms, params.sigma, reliability, rates, strict=True):
+        for term, sigma, known in zip(joint.terms, params.sigma, told, strict=True):
             diagonal = torch.diagonal(sigma, dim1=-2, dim2=-1)
             variance = _products(diagonal) + sigma.square()
             floor = 1e-12 * float(variance.max()) + 1e-300
             effects = term.q * term.r / len(term.covariance.deviations(term.r))
-            own = (variance.clamp_min(floor) / effects / _products(known)).sqrt()
-            away = diagonal / torch.diagonal(own, dim1=-2, dim2=-1)
+            own = (variance.clamp_min(floor) / effects / _products(known.reliability)).sqrt()
             error.append(own.reshape(-1))
-            rate.append(_products(share).sqrt().reshape(-1))
-            size.append(torch.minimum(away[:, :, None], away[:, None, :]).reshape(-1))
+            rate.append(_products(known.rate).sqrt().reshape(-1))
+            size.append(torch.minimum(known.size[:, :, None], known.size[:, None, :]).reshape(-1))
         if joint.family.has_dispersion:
             spread = params.phi * (2.0 / float(joint.weights.sum())) ** 0.5
             error.append(torch.tensor([max(spread, 1e-300)], dtype=torch.float64))
@@ -104,10 +122,10 @@ class Scales:
         return cls(torch.cat(error), torch.cat(rate), torch.cat(size))
 
     def step(self, old: Parameters, new: Parameters) -> Tensor:
-        """Change of every entry of (beta, Sigma, dispersion) in standard errors, (k,)."""
+        """Change of every entry of (beta, Sigma, dispersion), (k,)."""
         parts = [new.beta - old.beta, *(after - before for before, after in zip(old.sigma, new.sigma, strict=True))]
         flat = [part.reshape(-1) for part in parts]
-        return torch.cat([*flat, torch.tensor([new.phi - old.phi], dtype=torch.float64)])[: len(self.error)] / self.error
+        return torch.cat([*flat, torch.tensor([new.phi - old.phi], dtype=torch.float64)])[: len(self.error)]
 
 
 def _products(values: Tensor) -> Tensor:
@@ -197,7 +215,7 @@ class Distance:
         self._squares = (1.0 - weight) ** 2 * self._squares + weight**2
         noise = (self._variance * self._squares).sqrt()
         counts = (scales.size >= _NEAR_ZERO) | (self._mean > _RISING * noise)
-        distance = torch.where(counts, (self._mean.abs() + noise) / scales.rate, 0.0)
+        distance = torch.where(counts, (self._mean.abs() + noise) / (scales.rate * scales.error), 0.0)
         return float(distance.max()) if len(distance) else 0.0
 
 
