@@ -29,7 +29,7 @@ _WHOLE = {
     "exact_limit": 0,
     "threads": 1,
 }
-_AFTER_NETWORK = {"burn_in": 2, "min_iter": 10, "tol": 0.4}
+_AFTER_NETWORK = {"burn_in": 2, "min_iter": 10, "tol": 1.0}
 _NONE_ALLOWED = ("epochs", "batch_size", "em_draws", "threads")
 
 
@@ -65,11 +65,11 @@ class EMConfig:
     burn_in : int
         EM iterations of the polish before averaging starts; 10, after a network 2.
     averaging : float
-        The gain of iteration t after burn-in is t ** -averaging; between 0.5 and 1.
+        The gain of iteration t after burn-in is t ** -averaging, but at least 0.35; between 0.5 and 1.
     tol : float
         The polish ends when every one of (beta, Sigma, dispersion) is within so many rough standard errors of the
         maximum, Monte Carlo error included, three times in a row; methods that come closer at no cost do. 0.3, after
-        a network 0.4.
+        a network 1: f has an error of its own.
     em_draws : int or None
         Draws of b an EM iteration of the polish; None: 5, and more for small data, where they cost nothing.
     chains, draws, warmup : int

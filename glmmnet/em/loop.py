@@ -22,7 +22,7 @@ from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.steady import AroundMode
 from glmmnet.em.stochastic import finish_by_scores, has_scores
-from glmmnet.em.stopping import Distance, Pace, Scales, told_by
+from glmmnet.em.stopping import LEAST_GAIN, Distance, Pace, Scales, told_by
 from glmmnet.em.stretch import Stretch
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood, exact_rows
@@ -36,9 +36,9 @@ from glmmnet.typing import Sampler
 _START_STEPS = 8
 #: Iterations of the polish that tune the sampler's step size, and the transitions they take.
 _TUNED_ITERATIONS, _TUNING = (0, 3, 10), 12
-#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Its last step's share of the
-#: tolerance; where scoring ends the fit.
-_FEW_EFFECTS, _SHARE, _LAST_SHARE = 1000, 0.25, 0.125
+#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Its last step is a share of the
+#: tolerance and no longer than the other number, half of both where scoring ends the fit.
+_FEW_EFFECTS, _SHARE, _LONGEST = 1000, 0.25, 0.1
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
@@ -201,7 +201,7 @@ def _maximise(
         return
     scored = can_score(joint) and joint.n_effects > _FEW_EFFECTS
     if scored:
-        tol = config.tol * (_SHARE if quick else _LAST_SHARE)
+        tol = min(_SHARE * config.tol, _LONGEST) * (1.0 if quick else 0.5)
         for step in VarianceScoring(joint, f, reml=config.reml).run(params, config.max_iter, tol):
             iteration, params = iteration + 1, step.params
             done = not quick and step.change < tol
@@ -256,7 +256,7 @@ def _polish(
         b = e_step(fixed, working, warmup=tune)
         assert e_step.mode is not None
         around = AroundMode.at(joint, working, e_step.mode, fixed)
-        step = m_step(joint, carriers, working, b, f, around if _ST else None)
+        step = m_step(joint, carriers, working, b, f, around)
         if not bool(torch.isfinite(step.params.beta).all()):
             raise FitError(
                 f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
@@ -266,8 +266,9 @@ def _polish(
         move = scales.step(params, step.params)
         gain = pace.gain(move / scales.error)
         of_sigma = [known.gain(gain) for known in told]
-        params = _structured(joint, params.blend(step.params, gain, of_sigma))
-        e_step.shift(gain * step.shift)
+        moving = max(gain, LEAST_GAIN)
+        params = _structured(joint, params.blend(step.params, moving, of_sigma))
+        e_step.shift(moving * step.shift)
         averaged = _structured(joint, averaged.blend(params, pace.weight))
         change = distance.after(move, scales, pace.weight)
         done = pace.ended(change, least)
@@ -297,6 +298,3 @@ def _draws(joint: JointModel) -> int:
     """More draws where an E-step's whole work, rows and effects, is small."""
     work = joint.n + _WORK_AN_EFFECT * joint.n_effects
     return min(max(_FEW_DRAWS, _ROW_DRAWS // max(work, 1)), _MANY_DRAWS)
-
-import os
-_ST = int(os.environ.get("ST", "1"))

@@ -79,7 +79,9 @@ def m_step(
     phi = params.phi
     if joint.family.has_dispersion:
         phi = _dispersion(joint, Parameters(beta, tuple(sigma), phi), newton.working, b, f)
-    return MStep(Parameters(beta, tuple(sigma), phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood)
+    return MStep(
+        Parameters(beta, tuple(sigma), phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood
+    )
 
 
 def _second_moment(b: Tensor, term: TermData) -> Tensor:

@@ -42,9 +42,10 @@ _ROUNDS, _SMALL = 6, 0.1
 _STRAIGHT = 0.3
 #: E-steps a round at least and at most, and transitions that tune the sampler first.
 _FEWEST_CALLS, _MOST_CALLS, _TUNING = 10, 200, 12
-#: Share of the fit's tolerance within which the draws bring the maximum; share of that which a round's Monte Carlo error
-#: may have, and share of the step that follows.
-_DRAWS_SHARE, _SHARE, _OF_STEP = 0.25, 0.5, 0.2
+#: Share of the fit's tolerance within which the draws bring the maximum, and standard errors within which they do.
+_DRAWS_SHARE, _FURTHEST = 0.25, 0.1
+#: Share of that which a round's Monte Carlo error may have, and share of the step that follows.
+_SHARE, _OF_STEP = 0.5, 0.2
 
 
 def finish_by_scores(
@@ -71,7 +72,7 @@ def finish_by_scores(
             return None
         e_step = EStep(joint, sampler, draws)
         e_step.start_from(state.b)
-        found = _by_draws(joint, near, f, e_step, _DRAWS_SHARE * config.tol)
+        found = _by_draws(joint, near, f, e_step, min(_DRAWS_SHARE * config.tol, _FURTHEST))
         if found is None:
             return None
         params, b, error = found

@@ -13,10 +13,13 @@ from glmmnet.joint import JointModel, Parameters
 
 #: Reliabilities below count as this.
 _LEAST_RELIABILITY = 1e-3
-#: Standard errors from 0 below which a variance need not be told better, and those of the mean step above which it rises.
+#: Standard errors from 0 below which a variance need not be told better; those of the mean step above which it rises.
 _NEAR_ZERO, _RISING = 1.0, 2.0
 #: Standard errors from 0 above which the gain of a variance falls as slowly as EM nears its maximum.
 _FAR = 2.0
+#: Gains of what is far from 0 fall no lower: parameters follow one another where all would else stand still far from the
+#: maximum, and the average takes the noise.
+LEAST_GAIN = 0.35
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,19 @@ class Told:
     rate: Tensor
 
     def gain(self, gain: float) -> Tensor:
-        """Gain of Sigma, (C,): one that a full step brings little nearer has its gain fall later.
+        """Gain of Sigma, (C,), for the one of all else: where a full step brings little nearer it falls later.
 
         Not near 0: there steps are mostly noise, and draws and mass matrix lag behind a variance that jumps.
         """
-        rate = torch.where(self.size >= _FAR, self.rate, 1.0)
-        return (gain / rate.amin(dim=1)).clamp(max=1.0)
+        far = self.size.amax(dim=1) >= _FAR
+        rate = torch.where(self.size >= _FAR, self.rate, 1.0).amin(dim=1)
+        return torch.where(far, (max(gain, LEAST_GAIN) / rate).clamp(max=1.0), gain)
 
 
 def told_by(joint: JointModel, around: AroundMode) -> list[Told]:
     """What the data tell, a term each, from reliabilities rho = 1 - var(b | y) / Sigma_ii of single levels.
 
-    The reliability is the root of the mean of rho^2, and the rate 2 sum(rho^2) / sum(rho / (1 - rho)) + mean(rho^2): that
+    The reliability is the root of the mean of rho^2, the rate 2 sum(rho^2) / sum(rho / (1 - rho)) + mean(rho^2): that
     of a parameter-expanded iteration, exact where levels are independent and normal (rho (2 - rho) for equal ones).
     Those of a level's own rows are shrunk where the mode is smaller than they say, as where other terms compete. The
     spread of an E-step's few draws would not do: successive draws by NUTS lie on opposite sides of the mode.

@@ -105,7 +105,7 @@ def test_config_is_frozen():
 
 def test_after_a_network_the_polish_has_other_defaults_and_keeps_what_is_asked_for():
     plain, neural = EMConfig.from_options({}), EMConfig.from_options({}, neural=True)
-    assert (neural.burn_in, neural.min_iter, neural.tol) == (2, 10, 0.4)
+    assert (neural.burn_in, neural.min_iter, neural.tol) == (2, 10, 1.0)
     assert replace(neural, burn_in=plain.burn_in, min_iter=plain.min_iter, tol=plain.tol) == plain
     asked = EMConfig.from_options({"min_iter": 50, "tol": 0.01}, neural=True)
     assert (asked.burn_in, asked.min_iter, asked.tol) == (2, 50, 0.01)

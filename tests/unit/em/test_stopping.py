@@ -2,24 +2,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+import glmmnet as gn
 from glmmnet.covariances import COVARIANCES
 from glmmnet.em.config import EMConfig
-from glmmnet.em.stopping import Distance, Drift, Pace, Patience, Scales, Streak, em_rates, reliabilities
+from glmmnet.em.steady import AroundMode
+from glmmnet.em.stopping import LEAST_GAIN, Distance, Drift, Pace, Patience, Scales, Streak, Told, told_by
+from glmmnet.joint import Parameters
 
 
 def sure(joint):
-    return [torch.ones(joint.n_classes, term.r, dtype=torch.float64) for term in joint.terms]
+    return [told(torch.ones(joint.n_classes, term.r, dtype=torch.float64), term.q) for term in joint.terms]
 
 
-def scaled_change(joint, old, new, variance, reliability):
-    return Scales.at(joint, new, variance, reliability).step(old, new)
+def told(reliability, q):
+    return Told(reliability, reliability * (q / 2) ** 0.5, reliability * (2 - reliability))
 
 
-def fixed_of(joint):
-    return torch.zeros(joint.n, joint.n_predictors, 1, dtype=torch.float64)
+def scaled_change(joint, old, new, variance, told):
+    scales = Scales.at(joint, new, variance, told)
+    return scales.step(old, new) / scales.error
+
+
+def around(joint, params, mode):
+    return AroundMode.at(joint, params, mode, torch.zeros(joint.n, joint.n_predictors, 1, dtype=torch.float64))
 
 
 def test_streak_needs_three_in_a_row():
@@ -108,14 +118,12 @@ def test_a_variance_near_0_does_not_count_unless_it_rises():
         assert rising.after(torch.tensor([0.1, 0.05]).double(), near, weight) == pytest.approx(5.0)
 
 
-def test_em_rate_is_that_of_an_exact_iteration():
-    # One factor, m rows a level of normal noise: expectations of the M-step with an expanded matrix, in closed form.
-    v, noise, ahead = 1.0, 0.7, 1e-4
-    rho = v / (v + noise)
-    total = (1.0 + ahead) * v + noise
-    alpha = rho * total / (rho**2 * total + v * (1.0 - rho))
-    new = alpha**2 * (rho**2 * total + v * (1.0 - rho))
-    assert (new - v) / ahead == pytest.approx(float(em_rates([torch.tensor(rho)])[0]), rel=1e-3)
+def test_gain_of_a_variance_falls_as_slowly_as_em_nears_its_maximum():
+    one = Told(*(torch.tensor([[v], [w]]).double() for v, w in ((0.1, 0.1), (5.0, 1.0), (0.02, 0.02))))
+    # The first class is far from 0; the second is not, and its gain is that of all else.
+    assert one.gain(0.1).tolist() == pytest.approx([1.0, 0.1])
+    far = Told(*(torch.tensor([[v]]).double() for v in (0.9, 50.0, 0.99)))
+    assert far.gain(0.1).tolist() == pytest.approx([LEAST_GAIN / 0.99])
 
 
 def test_patience_counts_looks_since_the_best():
@@ -161,61 +169,75 @@ def test_change_does_not_depend_on_units(joint_of, parameters_of):
     )
 
 
-def of_mode(joint, sigma, share):
-    """A mode whose mean square is `share` (r,) of the variances."""
-    variance = torch.diagonal(sigma[0])
-    signs = torch.tensor([1.0, -1.0]).repeat_interleave(2).repeat(joint.terms[0].q // 2)
-    return (share * variance).sqrt().repeat(joint.terms[0].q)[:, None] * signs[:, None].double()
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("m", [2, 4, 40])
+def test_told_by_independent_levels(m):
+    # m rows a level of normal noise: each level tells rho = v / (v + phi / m).
+    q, v = 4000, 0.25
+    level = np.arange(q * m) % q
+    joint = gn.glmm(
+        "y ~ 1 + (1 | g)", pd.DataFrame({"y": np.random.default_rng(1).normal(size=q * m), "g": level})
+    )._joint
+    rho = v / (v + 1.0 / m)
+    mode = (rho * v) ** 0.5 * torch.randn(q, 1, dtype=torch.float64)
+    params = Parameters(torch.zeros(1, 1).double(), (torch.full((1, 1, 1), v).double(),), 1.0)
+    one = told_by(joint, around(joint, params, mode))[0]
+    assert float(one.reliability) == pytest.approx(rho, rel=0.1)
+    assert float(one.size) == pytest.approx(rho * (q / 2) ** 0.5, rel=0.1)
+    assert float(one.rate) == pytest.approx(rho * (2 - rho), rel=0.1)
+    # The rate is that of an exact iteration: here the truth is a little ahead, in closed form.
+    ahead = 1e-4
+    total = (1.0 + ahead) * v + 1.0 / m
+    alpha = rho * total / (rho**2 * total + v * (1.0 - rho))
+    new = alpha**2 * (rho**2 * total + v * (1.0 - rho))
+    assert (new / v - 1.0) / ahead == pytest.approx(rho * (2 - rho), rel=1e-3)
 
 
-def test_each_variance_has_a_reliability_of_its_own(joint_of, parameters_of, monkeypatch):
+def test_levels_of_unequal_size_tell_by_the_mean_of_the_squares():
+    level = np.r_[np.repeat(np.arange(10), 400), np.arange(10, 1000)]
+    joint = gn.glmm(
+        "y ~ 1 + (1 | g)", pd.DataFrame({"y": np.random.default_rng(1).normal(size=len(level)), "g": level})
+    )._joint
+    v = 0.05
+    params = Parameters(torch.zeros(1, 1).double(), (torch.full((1, 1, 1), v).double(),), 1.0)
+    rho = torch.cat([torch.full((10,), v / (v + 1 / 400)), torch.full((990,), v / (v + 1))]).double()
+    one = told_by(joint, around(joint, params, v**0.5 * torch.ones(1000, 1).double()))[0]
+    assert float(one.reliability) == pytest.approx(float(rho.square().mean().sqrt()))
+    square = rho.square().mean()
+    assert float(one.rate) == pytest.approx(float(2 * square / (rho / (1 - rho)).mean() + square))
+
+
+def test_what_other_terms_take_is_not_told(joint_of, parameters_of):
+    joint = joint_of("gaussian", (8, 1))
+    params = parameters_of(joint)
+    mode = (0.2 * params.sigma[0][0, 0, 0]).sqrt() * torch.ones(8, 1).double()
+    assert float(told_by(joint, around(joint, params, mode))[0].reliability) == pytest.approx(0.2, rel=0.1)
+    assert float(told_by(joint, around(joint, params, 0.0 * mode))[0].reliability) == 1e-3
+
+
+def test_columns_that_share_a_variance_are_told_alike(joint_of, parameters_of, monkeypatch):
     joint = joint_of("gaussian", (8, 2))
-    monkeypatch.setattr(joint.terms[0], "covariance", COVARIANCES["diag"])
-    sigma = torch.diag(torch.tensor([1.0, 1e-6], dtype=torch.float64))[None]
-    params = replace(parameters_of(joint), sigma=(sigma,))
-    share = torch.tensor([0.75, 0.1], dtype=torch.float64)
-    mode = of_mode(joint, sigma, share)
-    torch.testing.assert_close(reliabilities(joint, params, mode, fixed_of(joint))[0], share[None])
-    assert reliabilities(joint, params, 0.0 * mode, fixed_of(joint))[0].tolist() == [[1e-3, 1e-3]]
-    assert reliabilities(joint, params, 9.0 * mode, fixed_of(joint))[0].tolist() == [[1.0, 1.0]]
+    monkeypatch.setattr(joint.terms[0], "covariance", COVARIANCES["ar1"])
+    params = replace(parameters_of(joint), sigma=(2.0 * torch.eye(2, dtype=torch.float64)[None],))
+    one = told_by(joint, around(joint, params, torch.randn(16, 1).double()))[0]
+    assert one.reliability[0, 0] == one.reliability[0, 1]
+    # Two columns tell as much as twice the levels.
+    torch.testing.assert_close(one.size, one.reliability * 8**0.5)
 
 
 def test_a_correlated_effect_is_told_no_better_than_by_its_own_column(joint_of, parameters_of):
     joint = joint_of("gaussian", (8, 2))
     sd = torch.tensor([1.0, 1e-2], dtype=torch.float64)
-    params = replace(parameters_of(joint), sigma=((sd[:, None] * sd)[None],))
     # Correlated by 1: the mode of the second is a hundredth of that of the first.
-    mode = of_mode(joint, params.sigma[0], torch.full((2,), 0.8, dtype=torch.float64))
-    z = joint.terms[0].columns()
-    noise = torch.linalg.inv(z.T @ z / (8 * params.phi)).diagonal()
-    expected = torch.minimum(torch.tensor(0.8).double(), sd**2 / (sd**2 + noise))
-    assert float(expected[1]) < 0.01
-    torch.testing.assert_close(reliabilities(joint, params, mode, fixed_of(joint))[0], expected[None])
-
-
-def test_columns_that_share_a_variance_share_its_reliability(joint_of, parameters_of, monkeypatch):
-    joint = joint_of("gaussian", (8, 2))
-    monkeypatch.setattr(joint.terms[0], "covariance", COVARIANCES["ar1"])
-    sigma = 2.0 * torch.eye(2, dtype=torch.float64)[None]
-    params = replace(parameters_of(joint), sigma=(sigma,))
-    mode = of_mode(joint, sigma, torch.tensor([0.2, 0.6], dtype=torch.float64))
-    torch.testing.assert_close(reliabilities(joint, params, mode, fixed_of(joint))[0], torch.full((1, 2), 0.4, dtype=torch.float64))
-
-
-@pytest.mark.usefixtures("seeded")
-def test_reliability_is_that_of_the_exact_posterior(joint_of, parameters_of):
-    joint = joint_of("gaussian", (2000, 1))
-    sigma, noise = parameters_of(joint).sigma[0], torch.randn(2000, dtype=torch.float64)
-    # b observed with as much noise as it varies: half of the variance is told, and the posterior's mean is half of y.
-    sd = sigma[0, 0, 0].sqrt()
-    mode = 0.5 * (sd * torch.randn(2000, dtype=torch.float64) + sd * noise)[:, None]
-    assert float(reliabilities(joint, parameters_of(joint), mode, fixed_of(joint))[0]) == pytest.approx(0.5, abs=0.03)
+    params = replace(parameters_of(joint), sigma=((sd[:, None] * sd)[None],))
+    mode = (0.8**0.5 * sd).repeat(8)[:, None]
+    assert float(told_by(joint, around(joint, params, mode))[0].reliability[0, 1]) < 0.01
 
 
 def test_a_poorly_told_variance_moves_by_a_smaller_share_of_its_error(joint_of, parameters_of):
     joint = joint_of("gaussian", (8, 2))
     old, new = parameters_of(joint, 1), parameters_of(joint, 2)
     variance = torch.full_like(old.beta, 0.04)
-    poor = [torch.tensor([[1.0, 0.25]], dtype=torch.float64)]
+    poor = [told(torch.tensor([[1.0, 0.25]], dtype=torch.float64), 8)]
     ratio = scaled_change(joint, old, new, variance, poor) / scaled_change(joint, old, new, variance, sure(joint))
     torch.testing.assert_close(ratio[2:6], torch.tensor([1.0, 0.5, 0.5, 0.25], dtype=torch.float64))
