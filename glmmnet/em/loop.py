@@ -36,8 +36,8 @@ from glmmnet.typing import Sampler
 _START_STEPS = 8
 #: Iterations of the polish that tune the sampler's step size, and the transitions they take.
 _TUNED_ITERATIONS, _TUNING = (0, 3, 10), 12
-#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Its last step is a share of the
-#: tolerance and no longer than the other number, half of both where scoring ends the fit.
+#: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Its last step is a share of
+#: the tolerance and no longer than the other number, half of both where scoring ends the fit.
 _FEW_EFFECTS, _SHARE, _LONGEST = 1000, 0.25, 0.1
 #: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
 _FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000

@@ -17,8 +17,8 @@ _LEAST_RELIABILITY = 1e-3
 _NEAR_ZERO, _RISING = 1.0, 2.0
 #: Standard errors from 0 above which the gain of a variance falls as slowly as EM nears its maximum.
 _FAR = 2.0
-#: Gains of what is far from 0 fall no lower: parameters follow one another where all would else stand still far from the
-#: maximum, and the average takes the noise.
+#: Gains of what is far from 0 fall no lower: parameters follow one another where all would else stand still far from
+#: the maximum, and the average takes the noise.
 LEAST_GAIN = 0.35
 
 
