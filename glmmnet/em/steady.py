@@ -68,6 +68,8 @@ class AroundMode:
 
         `slope` is the derivative of log p(y given b) in b, (Q, C, S).
         """
+        if not joint.terms:
+            return []
         precisions = joint.precisions(self.params)
         gradient = slope - joint.prior(b, precisions)[1]
         out = []
