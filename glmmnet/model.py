@@ -241,8 +241,9 @@ class GLMMNet:
             )
         elif not last.converged and not interruption.requested:
             warnings.warn(
-                f"EM stopped after {last.iteration} iterations before its rule was met (max|change|/se "
-                f"{last.change:.3f}, tol {config.tol:g}); raise max_iter or look at results.plot.history().",
+                f"EM stopped after {last.iteration} iterations before its rule was met (distance "
+                f"from the maximum {last.change:.3f} standard errors, tol {config.tol:g}); raise max_iter or look at "
+                "results.plot.history().",
                 ConvergenceWarning,
                 stacklevel=2,
             )
