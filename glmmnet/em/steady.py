@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glmmnet.covariances import symmetric
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.random_terms import TermData
 
@@ -88,7 +89,7 @@ class AroundMode:
             shared = shared + torch.einsum("qics,qjcs->cij", score.expand(shape), pulled)
             identity = term.q * b.shape[2] * torch.eye(term.r, dtype=torch.float64)
             noise = torch.einsum("qics,qjcs->cij", g, own) + identity
-            out.append(Control(0.5 * (moment + moment.mT), shared - noise))
+            out.append(Control(symmetric(moment), shared - noise))
         return out
 
 
@@ -125,14 +126,10 @@ def steadied_moment(moment: Tensor, control: Tensor) -> Tensor:
     if bool((info > 0).any()):
         return moment
     half = torch.linalg.solve_triangular(root, control, upper=False)
-    values, vectors = torch.linalg.eigh(_symmetric(torch.linalg.solve_triangular(root, half.mT, upper=False)))
+    values, vectors = torch.linalg.eigh(symmetric(torch.linalg.solve_triangular(root, half.mT, upper=False)))
     share = (1.0 + values).clamp_min(_LEAST_SHARE)
     whole = root @ vectors
     return (whole * share[:, None, :]) @ whole.mT
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    return 0.5 * (matrix + matrix.mT)
 
 
 def _within(term: TermData, weight: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from glmmnet.em.config import EMConfig
 from glmmnet.em.steady import AroundMode
 from glmmnet.joint import JointModel, Parameters
+from glmmnet.random_terms import TermData
 
 #: Reliabilities below count as this.
 _LEAST_RELIABILITY = 1e-3
@@ -72,9 +73,13 @@ def told_by(joint: JointModel, around: AroundMode) -> list[Told]:
             square = rho.square().mean(dim=(0, 2))
             reliability[:, columns] = square.sqrt()[:, None]
             rate[:, columns] = (2.0 * square / (rho / (1.0 - rho)).mean(dim=(0, 2)) + square).clamp(max=1.0)[:, None]
-        effects = term.q * term.r / len(term.covariance.deviations(term.r))
-        out.append(Told(reliability, reliability * (effects / 2.0) ** 0.5, rate))
+        out.append(Told(reliability, reliability * (_effects(term) / 2.0) ** 0.5, rate))
     return out
+
+
+def _effects(term: TermData) -> float:
+    """Effects a variance."""
+    return term.q * term.r / len(term.covariance.deviations(term.r))
 
 
 def _of_levels(information: Tensor, variance: Tensor) -> Tensor:
@@ -113,8 +118,7 @@ class Scales:
             diagonal = torch.diagonal(sigma, dim1=-2, dim2=-1)
             variance = _products(diagonal) + sigma.square()
             floor = 1e-12 * float(variance.max()) + 1e-300
-            effects = term.q * term.r / len(term.covariance.deviations(term.r))
-            own = (variance.clamp_min(floor) / effects / _products(known.reliability)).sqrt()
+            own = (variance.clamp_min(floor) / _effects(term) / _products(known.reliability)).sqrt()
             error.append(own.reshape(-1))
             rate.append(_products(known.rate).sqrt().reshape(-1))
             size.append(torch.minimum(known.size[:, :, None], known.size[:, None, :]).reshape(-1))
