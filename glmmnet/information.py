@@ -45,8 +45,9 @@ _RIDGE = 1e-3
 _RANK = 1e-10
 #: Variance parameters up to which the curvature of the exact likelihood is differenced: with many effects, with few.
 _MOST_DIFFERENCED, _MOST_DIFFERENCED_SMALL, _FEW_EFFECTS = 6, 15, 2000
-#: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from.
-_SIGNAL, _BATCHES = 2.0, 20
+#: Information must be so many Monte Carlo standard errors above 0 to count; batches that these come from, and draws
+#: from which they mean something.
+_SIGNAL, _BATCHES, _FEWEST_DRAWS = 2.0, 20, 40
 #: Monte Carlo error of the information that is small, as a share of it; a standard error's is half of that.
 _NOISE = 0.2
 #: Parameters up to which the observed information is summed by quadrature.
@@ -420,7 +421,7 @@ def _second_differences(value: Callable[[np.ndarray], float], k: int, h: float) 
 
 
 def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Louis' information, and the Monte Carlo standard errors of its diagonal."""
+    """Louis' information, and the Monte Carlo standard errors of its diagonal: infinite of a few draws."""
     joint = fitted.joint
     draws = fitted.thinned(_LOUIS_DRAWS if joint.family.has_dispersion else fitted.draws.b.shape[2])
     size, samples = len(parameters), draws.shape[2]
@@ -447,6 +448,7 @@ def _louis(fitted: Fitted, parameters: tuple[VarianceParameter, ...]) -> tuple[n
     centred = scores - scores.mean(axis=0)
     squares = [batch.mean(axis=0) for batch in np.array_split(np.square(centred), min(_BATCHES, samples))]
     noise = np.std(squares, axis=0) / np.sqrt(max(len(squares) - 1, 1))
+    noise = noise if samples >= _FEWEST_DRAWS else np.full(size, np.inf)
     return complete - centred.T @ centred / max(samples - 1, 1), noise
 
 

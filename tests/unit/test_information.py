@@ -146,6 +146,16 @@ def test_variance_errors_are_the_curvature_of_the_exact_likelihood():
     np.testing.assert_allclose(r.vcomp["se"] / r.vcomp["sd"], np.sqrt(np.diag(np.linalg.inv(hessian))), rtol=2e-3)
 
 
+def test_a_few_draws_do_not_pass_for_information():
+    """The spread of four draws may be small by chance."""
+    model = gn.glmm("b ~ x + (1 | g) + (1 | h)", data=frame(), family="bernoulli")
+    fitted = model.fit(**QUICK).fitted
+    draws, expected = fitted.draws.b, variance_errors(fitted, None).se
+    for first in range(0, 60, 4):
+        few = replace(fitted, draws=replace(fitted.draws, b=draws[:, :, first : first + 4]))
+        np.testing.assert_allclose(variance_errors(few, None).se, expected, rtol=0.1)
+
+
 def test_conjugate_gradients_agree_with_cholesky(monkeypatch):
     for r in (gaussian(), categorical("bb")):
         exact = fixed_covariance(r.fitted, observed_information(r.fitted))
