@@ -86,6 +86,10 @@ class Factor(Protocol):
         """Diagonal blocks of H^-1 that belong to the segment's levels, (q, m, m)."""
         ...
 
+    def sum_of_inverse_blocks(self, segment: Segment) -> np.ndarray:
+        """The sum of those blocks, (m, m)."""
+        ...
+
 
 def may_factorize(nnz: int) -> bool:
     """Whether a sparse factor of an H with so many entries may be small enough; it has half of them at least."""
@@ -278,6 +282,10 @@ class SparseFactor:
             blocks[level : level + few.q] = own[np.arange(few.q), :, np.arange(few.q)]
         return blocks
 
+    def sum_of_inverse_blocks(self, segment: Segment) -> np.ndarray:
+        """The sum of those blocks, (m, m)."""
+        return self.inverse_blocks(segment).sum(axis=0)
+
 
 def _superlu(matrix: sp.csr_matrix, order: str) -> spla.SuperLU:
     """Its rows and columns keep their places in the order "NATURAL"."""
@@ -365,6 +373,20 @@ class BlockedCholesky:
         right = _solve(self._l_s, self._v.T.toarray(), upper=False).reshape(-1, *size)
         inner = np.einsum("sqi,sqj->qij", right, right) + np.eye(segment.m)
         return own @ inner @ own.transpose(0, 2, 1)
+
+    def sum_of_inverse_blocks(self, segment: Segment) -> np.ndarray:
+        """The sum of those blocks, (m, m), without a dense solve a level."""
+        if segment.rows != self._first:
+            return self.inverse_blocks(segment).sum(axis=0)
+        # A^-1 + W S^-1 W' with W = A^-1 B: of its blocks' sum only the entries of S^-1 count where W_i'W_j has some.
+        inverse, w, m = self._inverse_a, (self._inverse_a.T @ self._v).tocsr(), segment.m
+        total = np.empty((m, m))
+        for i in range(m):
+            for j in range(m):
+                of_a = inverse[:, i::m].multiply(inverse[:, j::m]).sum()
+                meet = (w[i::m].T @ w[j::m]).tocoo()
+                total[i, j] = of_a + (meet.data * self._inverse_schur[meet.row, meet.col]).sum()
+        return total
 
     @cached_property
     def _inverse_schur(self) -> np.ndarray:

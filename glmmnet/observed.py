@@ -270,14 +270,14 @@ def _mean_curvature(joint: JointModel, eta: Tensor, phi: float) -> Tensor:
 
 def _traces(posterior: GaussianPosterior, quadratics: list[_Quadratic]) -> list[float]:
     """tr(H^-1 M) of each, H the posterior's precision."""
-    blocks: dict[int, np.ndarray] = {}
+    sums: dict[int, np.ndarray] = {}
     traces = []
     for quadratic in quadratics:
         segment = posterior.segments[quadratic.term]
-        if quadratic.term not in blocks:
-            blocks[quadratic.term] = posterior.factor.inverse_blocks(segment)
+        if quadratic.term not in sums:
+            sums[quadratic.term] = posterior.factor.sum_of_inverse_blocks(segment)
         # All levels have the same block of M.
         first = slice(segment.start, segment.start + segment.m)
         own = quadratic.matrix[first, first]
-        traces.append(float((blocks[quadratic.term].sum(axis=0) * own.toarray()).sum()))
+        traces.append(float((sums[quadratic.term] * own.toarray()).sum()))
     return traces

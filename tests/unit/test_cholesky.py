@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -10,6 +12,7 @@ import torch
 from glmmnet.cholesky import (
     DENSE_LIMIT,
     BlockedCholesky,
+    Factor,
     Segment,
     SparseFactor,
     dense_rows,
@@ -18,6 +21,7 @@ from glmmnet.cholesky import (
 )
 
 SEED = 7
+FactorOf = Callable[[sp.csr_matrix, tuple[Segment, ...]], Factor]
 
 
 def segments_of(*sizes: tuple[int, int]) -> tuple[Segment, ...]:
@@ -82,6 +86,18 @@ def test_backward_draws_have_covariance_h_inverse(segments: tuple[Segment, ...])
     h = precision(segments)
     root = BlockedCholesky(sp.csr_matrix(h), segments).backward(np.eye(len(h)))
     np.testing.assert_allclose(root @ root.T, np.linalg.inv(h), atol=1e-12)
+
+
+@layouts
+@pytest.mark.parametrize("kind", [BlockedCholesky, lambda h, segments: SparseFactor(h)], ids=["blocked", "sparse"])
+def test_diagonal_blocks_of_the_inverse_and_their_sum(segments: tuple[Segment, ...], kind: FactorOf) -> None:
+    h = precision(segments)
+    factor, inverse = kind(sp.csr_matrix(h), segments), np.linalg.inv(h)
+    for segment in segments:
+        own = inverse[segment.rows, segment.rows].reshape(segment.q, segment.m, segment.q, segment.m)
+        blocks = own[np.arange(segment.q), :, np.arange(segment.q)]
+        np.testing.assert_allclose(factor.inverse_blocks(segment), blocks, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(factor.sum_of_inverse_blocks(segment), blocks.sum(axis=0), rtol=1e-9, atol=1e-12)
 
 
 def test_right_hand_side_is_left_alone() -> None:
