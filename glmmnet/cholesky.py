@@ -378,14 +378,20 @@ class BlockedCholesky:
         """The sum of those blocks, (m, m), without a dense solve a level."""
         if segment.rows != self._first:
             return self.inverse_blocks(segment).sum(axis=0)
+        m = segment.m
+        own = np.asarray(self._inverse_a.T.tobsr((m, m)).data).reshape(segment.q, m, m)
+        total: np.ndarray = np.einsum("qia,qja->ij", own, own)
+        if not len(self._rest):
+            return total
         # A^-1 + W S^-1 W' with W = A^-1 B: of its blocks' sum only the entries of S^-1 count where W_i'W_j has some.
-        inverse, w, m = self._inverse_a, (self._inverse_a.T @ self._v).tocsr(), segment.m
-        total = np.empty((m, m))
-        for i in range(m):
-            for j in range(m):
-                of_a = inverse[:, i::m].multiply(inverse[:, j::m]).sum()
-                meet = (w[i::m].T @ w[j::m]).tocoo()
-                total[i, j] = of_a + (meet.data * self._inverse_schur[meet.row, meet.col]).sum()
+        w = (self._inverse_a.T @ self._v).tocsr()
+        rows = [w[i::m] for i in range(m)]
+        for i, j in zip(*np.tril_indices(m), strict=True):
+            meet = (rows[i].T @ rows[j]).tocoo()
+            shared = (meet.data * self._inverse_schur[meet.row, meet.col]).sum()
+            total[i, j] += shared
+            if i != j:
+                total[j, i] += shared
         return total
 
     @cached_property

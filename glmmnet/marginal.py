@@ -11,12 +11,12 @@ from glmmnet.gaussian import has_factor
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.laplace import level_blocks
 
-#: Relative accuracy and most steps of the conjugate gradients.
-_CG_TOLERANCE, _CG_STEPS = 1e-8, 500
+#: Relative accuracy and most steps of the conjugate gradients; accuracy of a rough solution.
+_CG_TOLERANCE, _CG_STEPS, _ROUGH = 1e-8, 500, 1e-3
 
 
 def marginal_information(
-    joint: JointModel, params: Parameters, weight: Tensor, columns: FixedColumns
+    joint: JointModel, params: Parameters, weight: Tensor, columns: FixedColumns, *, rough: bool = False
 ) -> tuple[Tensor, Tensor]:
     """X'WX - X'WZ (Z'WZ + P)^-1 Z'WX, (m K, m K), and (Z'WZ + P)^-1 Z'WX, (Q, C, m K), for the columns X.
 
@@ -24,6 +24,8 @@ def marginal_information(
     ----------
     weight : Tensor, (n, C, C)
         W, the information of each row about its linear predictors.
+    rough : bool
+        Solve to three digits, without a factor.
     """
     weighted = columns.weighted(weight)
     size, direct = weighted.shape[2], columns.information(weight)
@@ -31,16 +33,18 @@ def marginal_information(
         return direct, torch.zeros(0, joint.n_classes, size, dtype=torch.float64)
     right = joint.random_transpose(weighted)
     flat = right.reshape(-1, size)
-    if has_factor(joint):
+    if has_factor(joint) and not rough:
         factor = factorize(joint.information(weight) + joint.precision_matrix(params), joint.segments)
         pull = torch.as_tensor(factor.solve(flat.numpy())).reshape(right.shape)
     else:
-        pull = _conjugate_gradients(joint, params, weight, right)
+        pull = _conjugate_gradients(joint, params, weight, right, _ROUGH if rough else _CG_TOLERANCE)
     explained = flat.T @ pull.reshape(-1, size)
     return direct - 0.5 * (explained + explained.T), pull
 
 
-def _conjugate_gradients(joint: JointModel, params: Parameters, weight: Tensor, right: Tensor) -> Tensor:
+def _conjugate_gradients(
+    joint: JointModel, params: Parameters, weight: Tensor, right: Tensor, tolerance: float
+) -> Tensor:
     """Solve (Z'WZ + P) x = right for all columns at once, (Q, C, k), preconditioned by the per-level blocks."""
     precisions = joint.precisions(params)
     factors = [
@@ -64,7 +68,7 @@ def _conjugate_gradients(joint: JointModel, params: Parameters, weight: Tensor, 
     z = precondition(residual)
     direction = z.clone()
     rz = (residual * z).sum(dim=(0, 1))
-    stop = _CG_TOLERANCE**2 * rz.clamp_min(1e-300)
+    stop = tolerance**2 * rz.clamp_min(1e-300)
     for _ in range(_CG_STEPS):
         if bool((rz <= stop).all()):
             break

@@ -171,7 +171,8 @@ class EStep:
     def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
         copies = self.copies
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
-        u = posterior.start(point) if self.b is None else posterior.to_u(_copied(self.b, copies))
+        # A chain that lags behind new parameters would be tuned to steps that are too short where it arrives.
+        u = posterior.start(point) if self.b is None or warmup else posterior.to_u(_copied(self.b, copies))
         transitions = -(-self.draws // copies)
         state = SamplerState(u, self.step_size)
         result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)

@@ -15,6 +15,7 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.expansion import find_carriers
+from glmmnet.em.following import Following, has_following
 from glmmnet.em.m_step import m_step
 from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
@@ -174,7 +175,7 @@ def _given_f(
         states = _polish(joint, params, f, iteration, problem.sampler, config, b)
         if has_newton(joint):
             states = finish_by_newton(states, joint, f, config)
-        elif has_scores(joint):
+        elif has_scores(joint, given_f=problem.predictor is not None):
             draws = config.em_draws or _draws(joint)
             states = finish_by_scores(states, joint, f, problem.sampler, draws, config)
         yield from states
@@ -247,6 +248,7 @@ def _polish(
     if b is not None:
         e_step.start_from(b)
     carriers = find_carriers(joint)
+    follows, following = has_following(joint), None
     pace, distance, averaged = Pace(config), Distance(), params
     least = config.min_iter if joint.terms else 0
     for t in range(config.max_iter):
@@ -256,7 +258,10 @@ def _polish(
         b = e_step(fixed, working, warmup=tune)
         assert e_step.mode is not None
         around = AroundMode.at(joint, working, e_step.mode, fixed)
-        step = m_step(joint, carriers, working, b, f, around)
+        if follows and t & (t - 1) == 0:
+            # Before iteration 0, 1, 2, 4, 8, ...: it need not be up to date.
+            following = Following.at(joint, working, e_step.mode, fixed)
+        step = m_step(joint, carriers, working, b, f, around, following)
         if not bool(torch.isfinite(step.params.beta).all()):
             raise FitError(
                 f"beta is not finite after EM iteration {t + 1}; look for a column that separates y perfectly."
@@ -265,7 +270,8 @@ def _polish(
         scales = Scales.at(joint, working, step.beta_variance, told)
         move = scales.step(params, step.params)
         gain = pace.gain(move / scales.error)
-        of_sigma = [known.gain(gain) for known in told]
+        sigmas = zip(told, working.sigma, step.params.sigma, strict=True)
+        of_sigma = [known.gain(gain, old, new) for known, old, new in sigmas]
         moving = max(gain, LEAST_GAIN)
         params = _structured(joint, params.blend(step.params, moving, of_sigma))
         e_step.shift(moving * step.shift)

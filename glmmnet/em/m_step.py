@@ -1,7 +1,7 @@
 """M-step for everything but the network: beta, Sigma and dispersion from the draws of b.
 
-beta by location expansion and one Newton step on the complete data, Sigma by parameter expansion: beta and the working
-matrices A of eta = X beta + sum_k z_k' A_k b_k take that Newton step together, then Sigma_k = A_k S_k A_k'.
+beta by one Newton step, after a location expansion or with b following, Sigma by parameter expansion: beta and the
+working matrices A of eta = X beta + sum_k z_k' A_k b_k take that Newton step together, then Sigma_k = A_k S_k A_k'.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from glmmnet.em.expansion import Carrier, relocate
+from glmmnet.em.following import Following
 from glmmnet.em.steady import AroundMode, Control, steadied_moment
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.random_terms import TermData
@@ -40,7 +41,7 @@ class MStep:
     params : Parameters
         The maximisers, before averaging over iterations.
     shift : Tensor, (Q, C)
-        What the location expansion took out of b.
+        What leaves b beside the new beta.
     beta_variance : Tensor, (p, C)
         Rough sampling variance of beta, for the stopping rule.
     deviance : float
@@ -60,13 +61,32 @@ def m_step(
     b: Tensor,
     f: Tensor | None = None,
     around: AroundMode | None = None,
+    following: Following | None = None,
 ) -> MStep:
-    """One M-step from draws b (Q, C, S), given the network's output f (n, C); `around` the mode they are steadied."""
-    moved = relocate(joint, carriers, params, b.mean(dim=2))
-    b = b - moved.b[:, :, None]
-    centred = Parameters(params.beta + moved.beta, params.sigma, params.phi)
-    newton = _newton(joint, centred, b, f, _Steadying(around, moved.b))
-    beta = centred.beta + newton.beta
+    """One M-step from draws b (Q, C, S).
+
+    Parameters
+    ----------
+    carriers : tuple of Carrier
+        By which b is relocated first, unless it is `following` beta.
+    f : Tensor, (n, C), optional
+        The network's output.
+    around : AroundMode, optional
+        What steadies the draws.
+    """
+    if following is None:
+        moved = relocate(joint, carriers, params, b.mean(dim=2))
+        shift, variance = moved.b, moved.variance
+        centred = Parameters(params.beta + moved.beta, params.sigma, params.phi)
+        newton = _newton(joint, centred, b - shift[:, :, None], f, _Steadying(around, shift))
+        beta, variance = centred.beta + newton.beta, variance + newton.variance
+    else:
+        newton = _newton(joint, params, b, f, _Steadying(around, torch.zeros_like(b[:, :, 0])))
+        pulled = joint.prior(b.mean(dim=2, keepdim=True), joint.precisions(params))[1][..., 0]
+        step = _damp(joint, params.beta, following.step(newton.of_beta, newton.of_b - pulled))
+        shift, variance = following.shift(step), following.variance.reshape(step.shape)
+        beta = params.beta + step
+    b = b - shift[:, :, None]
     if joint.family.symmetric:
         # What all classes share changes no probability; the sum over classes is 0 by convention.
         beta = beta - beta.mean(dim=1, keepdim=True)
@@ -79,9 +99,7 @@ def m_step(
     phi = params.phi
     if joint.family.has_dispersion:
         phi = _dispersion(joint, Parameters(beta, tuple(sigma), phi), newton.working, b, f)
-    return MStep(
-        Parameters(beta, tuple(sigma), phi), moved.b, moved.variance + newton.variance, -2.0 * newton.log_likelihood
-    )
+    return MStep(Parameters(beta, tuple(sigma), phi), shift, variance, -2.0 * newton.log_likelihood)
 
 
 def _second_moment(b: Tensor, term: TermData) -> Tensor:
@@ -91,10 +109,22 @@ def _second_moment(b: Tensor, term: TermData) -> Tensor:
 
 @dataclass(frozen=True)
 class _Newton:
+    """Steps of beta (p, K) and of the working matrices, and what they come from.
+
+    Attributes
+    ----------
+    variance : Tensor, (p, K)
+        Of beta given b.
+    log_likelihood : float
+        Mean over the draws, as `of_beta` (p, K) and `of_b` (Q, C), the slopes of log p(y given b).
+    """
+
     beta: Tensor
     working: list[Tensor]
     variance: Tensor
     log_likelihood: float
+    of_beta: Tensor
+    of_b: Tensor
     controls: list[Control]
 
 
@@ -187,11 +217,13 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None, 
     gradient = torch.zeros(m, dtype=torch.float64)
     hessian = torch.zeros(m, m, dtype=torch.float64)
     log_likelihood, few = 0.0, _few_rows(joint, b.shape[2])
+    of_b = torch.zeros(b.shape[:2], dtype=torch.float64)
     controls: list[Control] = []
     for part in _chunks(b, joint.n * joint.n_predictors):
-        value, own, of_part = _value_and_gradient(joint, groups, fixed, part, params.phi, steadying)
+        value, own, slope, of_part = _value_and_gradient(joint, groups, fixed, part, params.phi, steadying)
         log_likelihood += value
         gradient += own
+        of_b += slope
         controls = [one + other for one, other in zip(controls, of_part, strict=True)] if controls else of_part
         if few is not None:
             some = joint.subset(few)
@@ -214,7 +246,15 @@ def _newton(joint: JointModel, params: Parameters, b: Tensor, f: Tensor | None, 
     if float(longer.max()) > 1.0:
         # What is held back must not be counted on by the others' steps.
         step, _ = solved(hessian + torch.diag((longer - 1.0) * hessian.diagonal()))
-    return _as_newton(joint, groups, params, step, variance, log_likelihood / draws, controls)
+    return _Newton(
+        _damp(joint, params.beta, _of_beta(joint, groups, step)),
+        _working(joint, groups, params, step),
+        _of_beta(joint, groups, variance),
+        log_likelihood / draws,
+        _of_beta(joint, groups, gradient / draws),
+        of_b / draws,
+        controls,
+    )
 
 
 def _too_long(joint: JointModel, groups: list[_Group], params: Parameters, step: Tensor) -> Tensor:
@@ -257,17 +297,8 @@ def _free_numbers(joint: JointModel, groups: list[_Group]) -> Tensor:
     return torch.tensor([numbers.setdefault(owner, len(numbers)) for owner in owners], dtype=torch.int64)
 
 
-def _as_newton(
-    joint: JointModel,
-    groups: list[_Group],
-    params: Parameters,
-    step: Tensor,
-    variance: Tensor,
-    log_likelihood: float,
-    controls: list[Control],
-) -> _Newton:
-    """The damped step in the shapes of beta and the working matrices."""
-    beta, error = _of_beta(joint, groups, step), _of_beta(joint, groups, variance)
+def _working(joint: JointModel, groups: list[_Group], params: Parameters, step: Tensor) -> list[Tensor]:
+    """The working matrices (C, r, r) after a step of all coefficients, no entry too far from that of the identity."""
     working = [torch.eye(t.r, dtype=torch.float64).repeat(joint.n_classes, 1, 1) for t in joint.terms]
     at = 0
     for group in groups:
@@ -277,7 +308,7 @@ def _as_newton(
             moved = step[at : at + len(free)].clamp(-most, most)
             matrix[group.b_class, free[:, 0], free[:, 1]] += moved
             at += len(free)
-    return _Newton(_damp(joint, params.beta, beta), working, error, log_likelihood, controls)
+    return working
 
 
 def _of_beta(joint: JointModel, groups: list[_Group], values: Tensor) -> Tensor:
@@ -298,8 +329,8 @@ def _few_rows(joint: JointModel, draws: int) -> Tensor | None:
 
 def _value_and_gradient(
     joint: JointModel, groups: list[_Group], fixed: Tensor, b: Tensor, phi: float, steadying: _Steadying
-) -> tuple[float, Tensor, list[Control]]:
-    """Log likelihood, and the steadied score of all coefficients (m,), over the draws, with what steadied it."""
+) -> tuple[float, Tensor, Tensor, list[Control]]:
+    """Log likelihood, the steadied score of all coefficients (m,) and of b (Q, C), over the draws; what steadied it."""
     value = 0.0
     of_beta = torch.zeros(joint.n_predictors, joint.X.shape[1], dtype=torch.float64)
     of_b = torch.zeros(b.shape, dtype=torch.float64)
@@ -324,7 +355,7 @@ def _value_and_gradient(
         gradient.append(group.pull(of_beta[None])[0, group.columns])
         for matrix, free in zip(of_entries, group.entries, strict=True):
             gradient.append(matrix[group.b_class, free[:, 0], free[:, 1]])
-    return value, torch.cat(gradient), controls
+    return value, torch.cat(gradient), of_b.sum(dim=2), controls
 
 
 def _hessian(joint: JointModel, groups: list[_Group], b: Tensor, eta: Tensor, phi: float) -> Tensor:

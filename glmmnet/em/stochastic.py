@@ -81,9 +81,9 @@ def finish_by_scores(
     return finish_by(states, attempt, config)
 
 
-def has_scores(joint: JointModel) -> bool:
+def has_scores(joint: JointModel, *, given_f: bool) -> bool:
     """Whether the polish may end here: see :func:`glmmnet.observed.has_observed`; not where quadrature is exact."""
-    return has_observed(joint) and not has_quadrature(joint)
+    return has_observed(joint, given_f=given_f) and not has_quadrature(joint)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glmmnet.covariances import symmetric
 from glmmnet.em.config import EMConfig
 from glmmnet.em.steady import AroundMode
 from glmmnet.joint import JointModel, Parameters
@@ -16,8 +17,9 @@ from glmmnet.random_terms import TermData
 _LEAST_RELIABILITY = 1e-3
 #: Standard errors from 0 below which a variance need not be told better; those of the mean step above which it rises.
 _NEAR_ZERO, _RISING = 1.0, 2.0
-#: Standard errors from 0 above which the gain of a variance falls as slowly as EM nears its maximum.
-_FAR = 2.0
+#: Share of the way to the maximum that a step longer than EM's goes: draws lag behind a variance that jumps, which
+#: swings with more. It halves or doubles no variance.
+_FURTHER, _HALVED, _DOUBLED = 0.25, 0.5, 1.0
 #: Gains of what is far from 0 fall no lower: parameters follow one another where all would else stand still far from
 #: the maximum, and the average takes the noise.
 LEAST_GAIN = 0.35
@@ -25,7 +27,7 @@ LEAST_GAIN = 0.35
 
 @dataclass(frozen=True)
 class Told:
-    """What the data tell about a term's variances, (C, r) each, the same for columns that share a variance.
+    """What the data tell about a term's variances, (C, r), the same for columns that share a variance.
 
     Attributes
     ----------
@@ -33,22 +35,34 @@ class Told:
         A variance is known as well as q * reliability^2 directly observed effects would tell it.
     size : Tensor
         Standard errors that it is away from 0.
-    rate : Tensor
-        Share of the way to the maximum that an EM iteration takes it.
+    rate : Tensor, (C, r, r)
+        Share of the way to the maximum that an EM iteration takes each entry of Sigma.
     """
 
     reliability: Tensor
     size: Tensor
     rate: Tensor
 
-    def gain(self, gain: float) -> Tensor:
-        """Gain of Sigma, (C,), for the one of all else: where a full step brings little nearer it falls later.
+    def gain(self, gain: float, old: Tensor, new: Tensor) -> Tensor:
+        """Gain of Sigma from `old` to `new` (C, r, r), (C,), for the one of all else.
 
-        Not near 0: there steps are mostly noise, and draws and mass matrix lag behind a variance that jumps.
+        Where a full step brings little nearer it falls later, and is longer where it does so in no entry. Not near 0:
+        there steps are mostly noise.
         """
-        far = self.size.amax(dim=1) >= _FAR
-        rate = torch.where(self.size >= _FAR, self.rate, 1.0).amin(dim=1)
-        return torch.where(far, (max(gain, LEAST_GAIN) / rate).clamp(max=1.0), gain)
+        counts = _smaller(self.size) >= _NEAR_ZERO
+        slowest, fastest = torch.where(counts, self.rate, 1.0).amin(dim=(1, 2)), self.rate.amax(dim=(1, 2))
+        longest = torch.minimum(_FURTHER / fastest, _without_jump(old, new)).clamp_min(1.0)
+        slow = torch.minimum(max(gain, LEAST_GAIN) / slowest, longest)
+        return torch.where(counts.any(dim=2).any(dim=1), slow, gain)
+
+
+def _without_jump(old: Tensor, new: Tensor) -> Tensor:
+    """Multiple of the step between two Sigmas (C, r, r) that still halves or doubles no variance, (C,)."""
+    root = torch.linalg.cholesky(old)
+    half = torch.linalg.solve_triangular(root, new - old, upper=False)
+    change = torch.linalg.eigvalsh(symmetric(torch.linalg.solve_triangular(root, half.mT, upper=False)))
+    falls, rises = (-change[:, 0]).clamp_min(1e-12), change[:, -1].clamp_min(1e-12)
+    return torch.minimum(_HALVED / falls, _DOUBLED / rises)
 
 
 def told_by(joint: JointModel, around: AroundMode) -> list[Told]:
@@ -56,6 +70,7 @@ def told_by(joint: JointModel, around: AroundMode) -> list[Told]:
 
     The reliability is the root of the mean of rho^2, the rate 2 sum(rho^2) / sum(rho / (1 - rho)) + mean(rho^2): that
     of a parameter-expanded iteration, exact where levels are independent and normal (rho (2 - rho) for equal ones).
+    Correlations that the working matrix does not expand, as of ar1, go by rho^2.
     Those of a level's own rows are shrunk where the mode is smaller than they say, as where other terms compete. The
     spread of an E-step's few draws would not do: successive draws by NUTS lie on opposite sides of the mode.
     """
@@ -65,14 +80,18 @@ def told_by(joint: JointModel, around: AroundMode) -> list[Told]:
         own = _of_levels(information, variance)
         mode = around.mode[term.rows].reshape(term.q, term.r, -1)
         seen = (mode * term.decorrelated(mode)).mean(dim=0).T / variance.clamp_min(1e-300)
-        reliability, rate = torch.empty_like(variance), torch.empty_like(variance)
+        reliability, expanded = torch.empty_like(variance), torch.empty_like(variance)
         for columns in map(list, term.covariance.deviations(term.r)):
             rho, told = own[:, :, columns], seen[:, columns].mean(dim=1)
             rho = rho * (told / rho.mean(dim=(0, 2)).clamp_min(1e-300)).clamp(max=1.0)[:, None]
             rho = rho.clamp(_LEAST_RELIABILITY, 1.0 - 1e-9)
             square = rho.square().mean(dim=(0, 2))
             reliability[:, columns] = square.sqrt()[:, None]
-            rate[:, columns] = (2.0 * square / (rho / (1.0 - rho)).mean(dim=(0, 2)) + square).clamp(max=1.0)[:, None]
+            own_rate = 2.0 * square / (rho / (1.0 - rho)).mean(dim=(0, 2)) + square
+            expanded[:, columns] = own_rate.clamp(max=1.0)[:, None]
+        rate, diagonal = _products(expanded.sqrt()), torch.eye(term.r, dtype=torch.bool)
+        if term.covariance.correlations(term.r) and len(term.covariance.free(term.r)) <= term.r:
+            rate = torch.where(diagonal, rate, _products(reliability))
         out.append(Told(reliability, reliability * (_effects(term) / 2.0) ** 0.5, rate))
     return out
 
@@ -117,11 +136,11 @@ class Scales:
         for term, sigma, known in zip(joint.terms, params.sigma, told, strict=True):
             diagonal = torch.diagonal(sigma, dim1=-2, dim2=-1)
             variance = _products(diagonal) + sigma.square()
-            floor = 1e-12 * float(variance.max()) + 1e-300
+            floor = 1e-12 * _products((joint.eta_unit / term.size).square()[None]).square() + 1e-300
             own = (variance.clamp_min(floor) / _effects(term) / _products(known.reliability)).sqrt()
             error.append(own.reshape(-1))
-            rate.append(_products(known.rate).sqrt().reshape(-1))
-            size.append(torch.minimum(known.size[:, :, None], known.size[:, None, :]).reshape(-1))
+            rate.append(known.rate.reshape(-1))
+            size.append(_smaller(known.size).reshape(-1))
         if joint.family.has_dispersion:
             spread = params.phi * (2.0 / float(joint.weights.sum())) ** 0.5
             error.append(torch.tensor([max(spread, 1e-300)], dtype=torch.float64))
@@ -139,6 +158,11 @@ class Scales:
 def _products(values: Tensor) -> Tensor:
     """All products of two, (C, r) to (C, r, r)."""
     return values[:, :, None] * values[:, None, :]
+
+
+def _smaller(values: Tensor) -> Tensor:
+    """The smaller of every two, (C, r) to (C, r, r)."""
+    return torch.minimum(values[:, :, None], values[:, None, :])
 
 
 class Streak:

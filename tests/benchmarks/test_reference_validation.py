@@ -72,7 +72,7 @@ def test_scenario_can_be_read_and_names_every_parameter(name: str, monkeypatch: 
 
     # Names need no maximum: the fit ends with its first iteration.
     monkeypatch.setattr(loop, "has_newton", lambda joint: False)
-    monkeypatch.setattr(loop, "has_scores", lambda joint: False)
+    monkeypatch.setattr(loop, "has_scores", lambda joint, given_f: False)
     data = simulate(name, 1)
     assert len(data.frame) == LEVELS * ROWS
     assert data.frame["g"].value_counts().eq(ROWS).all() and data.frame["h"].value_counts().eq(ROWS).all()

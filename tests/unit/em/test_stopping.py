@@ -118,12 +118,37 @@ def test_a_variance_near_0_does_not_count_unless_it_rises():
         assert rising.after(torch.tensor([0.1, 0.05]).double(), near, weight) == pytest.approx(5.0)
 
 
+def of_variances(reliability, size, rate):
+    """Of one variance a class."""
+    column = [torch.tensor(v, dtype=torch.float64)[:, None] for v in (reliability, size, rate)]
+    return Told(column[0], column[1], column[2][:, :, None])
+
+
+def sigma(*variances):
+    return torch.tensor(variances, dtype=torch.float64)[:, None, None]
+
+
 def test_gain_of_a_variance_falls_as_slowly_as_em_nears_its_maximum():
-    one = Told(*(torch.tensor([[v], [w]]).double() for v, w in ((0.1, 0.1), (5.0, 1.0), (0.02, 0.02))))
+    one, same = of_variances((0.1, 0.1), (5.0, 0.5), (0.4, 0.4)), sigma(1.0, 1.0)
     # The first class is far from 0; the second is not, and its gain is that of all else.
-    assert one.gain(0.1).tolist() == pytest.approx([1.0, 0.1])
-    far = Told(*(torch.tensor([[v]]).double() for v in (0.9, 50.0, 0.99)))
-    assert far.gain(0.1).tolist() == pytest.approx([LEAST_GAIN / 0.99])
+    assert one.gain(0.1, same, same).tolist() == pytest.approx([LEAST_GAIN / 0.4, 0.1])
+    assert one.gain(0.8, same, same).tolist() == pytest.approx([1.0, 0.8])
+
+
+def test_steps_that_go_a_small_share_of_the_way_are_longer_but_do_not_jump():
+    slow, old = of_variances((0.1,) * 3, (5.0,) * 3, (0.02,) * 3), sigma(1.0, 1.0, 1.0)
+    new = sigma(0.99, 0.9, 1.4)
+    gains = slow.gain(1.0, old, new)
+    assert gains.tolist() == pytest.approx([12.5, 5.0, 2.5])
+    assert (old + gains[:, None, None] * (new - old)).flatten().tolist() == pytest.approx([0.875, 0.5, 2.0])
+
+
+def test_one_quick_entry_keeps_the_step_of_a_matrix_from_being_longer():
+    both = torch.tensor([[0.9, 0.02]], dtype=torch.float64)
+    rate = (both[:, :, None] * both[:, None, :]).sqrt()
+    one = Told(both, torch.full((1, 2), 5.0, dtype=torch.float64), rate)
+    same = torch.eye(2, dtype=torch.float64)[None]
+    assert one.gain(1.0, same, same).tolist() == [1.0]
 
 
 def test_patience_counts_looks_since_the_best():
@@ -223,6 +248,25 @@ def test_columns_that_share_a_variance_are_told_alike(joint_of, parameters_of, m
     assert one.reliability[0, 0] == one.reliability[0, 1]
     # Two columns tell as much as twice the levels.
     torch.testing.assert_close(one.size, one.reliability * 8**0.5)
+    # The working matrix has no entries for what correlates them.
+    assert one.rate[0, 0, 1] == pytest.approx(float(one.reliability[0, 0]) ** 2)
+    assert one.rate[0, 0, 0] == one.rate[0, 1, 1] > one.rate[0, 0, 1]
+
+
+def test_errors_follow_the_unit_of_a_slope():
+    rng, far = np.random.default_rng(1), 2.0**20
+    data = pd.DataFrame({"y": rng.normal(size=90), "x": rng.normal(size=90), "g": np.arange(90) % 9})
+
+    def errors(unit):
+        joint = gn.glmm("y ~ 1 + (x | g)", data.assign(x=unit * data["x"]))._joint
+        matrix = torch.tensor([[0.5, 0.1 / unit], [0.1 / unit, 0.3 / unit**2]], dtype=torch.float64)
+        params = Parameters(torch.zeros(1, 1).double(), (matrix[None],), 1.0)
+        mode = matrix.diagonal().sqrt().repeat(9)[:, None]
+        return Scales.at(joint, params, torch.ones(1, 1).double(), told_by(joint, around(joint, params, mode))).error
+
+    # Of beta, four entries of Sigma, the dispersion.
+    units = torch.tensor([1.0, 1.0, far, far, far**2, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(errors(far) * units, errors(1.0), rtol=1e-6, atol=0)
 
 
 def test_a_correlated_effect_is_told_no_better_than_by_its_own_column(joint_of, parameters_of):

@@ -1,0 +1,72 @@
+"""The step of beta by its marginal information, and how b follows it.
+
+Where a column of X varies mostly between levels b has taken over what beta lacks, and with b held still beta crawls. In
+terms of b + P beta, P = (Z'WZ + Sigma^-1)^-1 Z'WX, the complete data's information about beta is that of the likelihood,
+and one step goes all the way.
+
+References
+----------
+Papaspiliopoulos, Roberts and Skoeld (2007), A general framework for the parametrization of hierarchical models, Stat.
+Sci. 22(1), 59-73.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glmmnet.joint import JointModel, Parameters
+from glmmnet.marginal import marginal_information
+
+#: Entries of P beyond which b stays where it is.
+_MOST_ENTRIES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Following:
+    """How b follows beta at some parameters.
+
+    Attributes
+    ----------
+    pull : Tensor, (Q, C, p K)
+        P, the classes innermost.
+    covariance : Tensor, (p K, p K)
+        Sampling covariance of beta, the variances taken as known.
+    """
+
+    pull: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def at(cls, joint: JointModel, params: Parameters, mode: Tensor, fixed: Tensor) -> Following:
+        """That with W at the mode (Q, C), given the fixed part of eta (n, C, 1)."""
+        weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
+        information, pull = marginal_information(joint, params, weight, joint.columns, rough=True)
+        scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
+        inverse = torch.linalg.pinv(scale[:, None] * information * scale, hermitian=True, rtol=1e-9)
+        return cls(pull, scale[:, None] * inverse * scale)
+
+    @property
+    def variance(self) -> Tensor:
+        """Sampling variance of each coefficient, (p K,)."""
+        return torch.diagonal(self.covariance)
+
+    def step(self, score: Tensor, gradient: Tensor) -> Tensor:
+        """The step of beta, (p, K), for the mean over draws of d log p(y, b)/d beta (p, K) and d log p(y, b)/db (Q, C).
+
+        The latter has mean 0 under the posterior: what follows beta takes its noise along.
+        """
+        marginal = score.reshape(-1) - torch.einsum("qcm,qc->m", self.pull, gradient)
+        return (self.covariance @ marginal).reshape(score.shape)
+
+    def shift(self, step: Tensor) -> Tensor:
+        """What leaves b, (Q, C), when beta goes such a step (p, K)."""
+        return torch.einsum("qcm,m->qc", self.pull, step.reshape(-1))
+
+
+def has_following(joint: JointModel) -> bool:
+    """Whether b should follow beta: not where exact relations between columns do it, as for intercepts."""
+    entries = joint.n_effects * joint.n_classes * joint.X.shape[1] * joint.n_coefficients
+    return bool(joint.terms) and not joint.only_intercepts and entries <= _MOST_ENTRIES
