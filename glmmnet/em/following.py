@@ -1,8 +1,8 @@
 """The step of beta by its marginal information, and how b follows it.
 
 Where a column of X varies mostly between levels b has taken over what beta lacks, and with b held still beta crawls. In
-terms of b + P beta, P = (Z'WZ + Sigma^-1)^-1 Z'WX, the complete data's information about beta is that of the likelihood,
-and one step goes all the way.
+terms of b + P beta, P = (Z'WZ + Sigma^-1)^-1 Z'WX, the complete data's information about beta is that of the
+likelihood, and one step goes all the way.
 
 References
 ----------

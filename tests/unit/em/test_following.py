@@ -14,11 +14,11 @@ from glmmnet.exact import GaussianLikelihood
 from glmmnet.gaussian import gaussian_posterior
 
 
-def panel(rng, q=300, visits=5):
+def panel(rng, q=1000, visits=5):
     """Counts of persons seen once a year: age differs by decades between them, by years within."""
     person = np.repeat(np.arange(q), visits)
     age = rng.normal(0, 1.5, q)[person] + np.tile(np.arange(visits) - 2, q) * 0.1
-    eta = 2.0 + 0.3 * age + 0.8 * rng.normal(size=q)[person]
+    eta = 4.0 + 0.3 * age + 0.8 * rng.normal(size=q)[person]
     return pd.DataFrame({"y": rng.poisson(np.exp(eta)), "z": eta + rng.normal(size=len(eta)), "age": age, "g": person})
 
 
@@ -51,9 +51,9 @@ def test_a_column_that_varies_between_levels_does_not_crawl(monkeypatch):
     model = gn.glmm("y ~ age + (1 | g)", data=data, family="poisson")
     best = model.fit(seed=1)
     monkeypatch.setattr(loop, "has_newton", lambda joint: False)
-    by_em = model.fit(seed=1, max_iter=100)
+    by_em = model.fit(seed=2, max_iter=100, em_draws=5)
     assert by_em.converged and by_em.history["phase"].iloc[-1] == "polish"
-    assert abs(by_em.params["age"] - best.params["age"]) < 0.3 * best.bse["age"]
+    assert abs(by_em.params["age"] - best.params["age"]) < 0.05 * best.bse["age"]
 
 
 def test_intercepts_need_no_following():
