@@ -60,7 +60,7 @@ class Fitted:
     projection : Projection or None
     draws : FinalDraws
     sampler : Sampler or None
-        None: exact draws.
+        None: exact draws of a Gaussian posterior, else level by level.
     config : EMConfig
     seed : int
     separating : tuple of str

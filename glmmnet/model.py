@@ -153,8 +153,9 @@ class GLMMNet:
         Parameters
         ----------
         sampler : {"nuts", "hmc", "mala"} or Sampler, optional
-            Draws the random effects in the E-step. None: NUTS, but exact draws where the posterior is Gaussian and its
-            blocked Cholesky is small (the summary says so).
+            Draws the random effects in the E-step. None: NUTS for several random terms. One term outside the Gaussian
+            family is drawn level by level (independence Metropolis) once the network has learned; Gaussian models
+            have independent exact draws, by a factor or by conjugate gradients. The summary says which.
         seed : int, optional
             The same seed, data and versions give the same numbers; None: a fresh one, kept in ``results.seed``.
         validation : str or array-like of bool, (n_total,), optional
@@ -434,7 +435,8 @@ def glmm(
     nn : mapping, optional
         Default options of the nn() blocks: layers, activation, dropout, weight_decay, embed, bins.
     networks : mapping, optional
-        {name: torch.nn.Module or factory(n_inputs, n_outputs)} for blocks ``nn(x, name="name")``.
+        {name: torch.nn.Module or factory(n_inputs, n_outputs)} for blocks ``nn(x, net="name")``, or named so by
+        ``name=``.
     weights : str or array, (n,), optional
         Not negative; a row of weight 0 has no part in the fit.
     weight_kind : {"frequency", "precision"}

@@ -121,17 +121,17 @@ class Report:
             if not fitted.joint.family.quadratic:
                 notes.append(f"Newton: {word}, {len(polish)}/{config.max_iter} iter")
         elif fitted.sampler is None and fitted.joint.family.quadratic:
-            notes.append(f"{_gaussian_method(fitted)}: {word}; independent {draws}")
+            notes.append(f"{_gaussian_method(fitted)[1]}: {word}; independent {draws}")
         elif self.history["phase"].iloc[-1] == "newton":
-            step = float(self.history["change"].iloc[-1])
+            distance = float(self.history["change"].iloc[-1])
             notes.append(
-                f"MCEM: {word}, {len(polish)}/{config.max_iter} iter, then Newton: step/se {step:.1g}; {draws}"
+                f"MCEM: {word}, {len(polish)}/{config.max_iter} iter, then Newton: distance/se {distance:.1g}; {draws}"
             )
         else:
             change = float(polish["change"].iloc[-1]) if len(polish) else float("nan")
             relation = "<" if change < config.tol else ">="
             notes.append(
-                f"MCEM: {word}, {len(polish)}/{config.max_iter} iter; max|dtheta|/se {change:.3f} {relation} "
+                f"MCEM: {word}, {len(polish)}/{config.max_iter} iter; distance/se {change:.3f} {relation} "
                 f"{config.tol:g} ({Streak.needed}x); {draws}"
             )
         if self.fitted.draws.stats:
@@ -189,28 +189,37 @@ class Report:
         return bool((components["se"].isna() & (components["variance"] > 0)).any())
 
 
-def _gaussian_method(fitted: Fitted) -> str:
+#: What maximises the likelihood of a Gaussian model, each as the header and as the notes have it.
+_OF_GAUSSIAN = {
+    "blocked": ("exact", "Exact Gaussian {} (blocked Cholesky)"),
+    "sparse": ("exact", "Exact Gaussian {} (sparse Cholesky)"),
+    "scoring": ("scoring", "Gaussian {} by Fisher scoring (random probes)"),
+    "draws": ("EM", "EM with exact draws (sparse factor)"),
+}
+
+
+def _gaussian_method(fitted: Fitted) -> tuple[str, str]:
+    """Its names for the header and the notes."""
     joint, word = fitted.joint, "REML likelihood" if fitted.config.reml else "likelihood"
     rows = exact_rows(joint)
     if rows <= fitted.config.exact_limit:
-        sparse = rows < dense_size(joint.segments)
-        return f"Exact Gaussian {word} ({'sparse' if sparse else 'blocked'} Cholesky)"
-    if can_score(joint):
-        return f"Gaussian {word} by Fisher scoring (random probes)"
-    return "EM with exact draws (sparse factor)"
+        kind = "sparse" if rows < dense_size(joint.segments) else "blocked"
+    else:
+        kind = "scoring" if can_score(joint) else "draws"
+    header, note = _OF_GAUSSIAN[kind]
+    return header, note.format(word)
 
 
 def method_name(fitted: Fitted) -> str:
     """How the model was fitted, for the summary."""
-    if fitted.config.reml:
-        return "REML (exact)" if fitted.joint.terms else "REML"
+    likelihood = "REML" if fitted.config.reml else "ML"
     if not fitted.joint.terms:
-        return "ML" if fitted.predictor is None else "Minibatches"
+        return likelihood if fitted.predictor is None else "Minibatches"
     if fitted.sampler is not None:
         return f"MCEM ({fitted.sampler.name.upper()})"
     if not fitted.joint.family.quadratic:
         return "MCEM (Metropolis)"
-    return "ML (exact)" if fitted.predictor is None else "MCEM (exact draws)"
+    return "MCEM (exact draws)" if fitted.predictor is not None else f"{likelihood} ({_gaussian_method(fitted)[0]})"
 
 
 def fixed_effects(fitted: Fitted, covariance: FixedCovariance, alpha: float) -> pd.DataFrame:

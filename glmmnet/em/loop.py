@@ -200,7 +200,7 @@ def _maximise(
             )
         yield from _polish(joint, params, f, iteration, None, config)
         return
-    scored = can_score(joint) and joint.n_effects > _FEW_EFFECTS
+    scored = can_score(joint) and (joint.n_effects > _FEW_EFFECTS or not quick)
     if scored:
         tol = min(_SHARE * config.tol, _LONGEST) * (1.0 if quick else 0.5)
         for step in VarianceScoring(joint, f, reml=config.reml).run(params, config.max_iter, tol):

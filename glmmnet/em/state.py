@@ -21,16 +21,17 @@ class EMState:
     params : Parameters
         Estimates after the iteration; f is centred on the training rows.
     f : Tensor, (n, C)
-        Network output on all training rows; zeros without a network.
+        Network output on the rows that the phase fits: while the network learns not those held out. Zeros without one.
     b : Tensor, (Q, C, S)
         The last draws, where the chains stand.
     deviance : float
         -2 log p(y given b), averaged over the draws.
     valid_deviance : float
-        The same a held-out row, while the network learns; NaN otherwise.
+        -2 log p(y), b integrated out, a held-out row, while the network learns; NaN otherwise.
     change : float
-        Largest distance of (beta, Sigma, dispersion) from the maximum in rough standard errors, see
-        :class:`glmmnet.em.stopping.Distance`; NaN while the network learns.
+        Largest distance of (beta, Sigma, dispersion) from the maximum in standard errors: a rough one, see
+        :class:`glmmnet.em.stopping.Distance`, or the next step of Newton's method, with draws their Monte Carlo error.
+        NaN while the network learns.
     converged : bool
         The stopping rule is met.
     step_size : float or None

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from _fits import QUICK, bernoulli, binomial, categorical, frame, gaussian, network
 
@@ -90,6 +91,14 @@ def test_method_and_notes_say_what_was_done(name, method, note):
         assert "draws" not in text and "MCEM" not in text
     else:
         assert note in text
+
+
+def test_a_gaussian_model_is_not_called_exact_where_it_is_scored():
+    limited, exact = (gaussian("y ~ x + (1 | g) + (1 | h)", exact_limit=limit) for limit in (5, 3000))
+    np.testing.assert_allclose(limited.vcomp["sd"], exact.vcomp["sd"], rtol=0.05)
+    text = str(limited.summary())
+    assert re.search(r"Method: +ML \(scoring\)  ", text)
+    assert "Gaussian likelihood by Fisher scoring (random probes)" in text
 
 
 def test_sampler_note_has_the_diagnostics():

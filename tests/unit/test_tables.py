@@ -40,7 +40,7 @@ manufacturer     (Intercept)    1204    1.4350   1.1979    0.087   1.039   1.381
 drug             (Intercept)    2608    0.7273   0.8528    0.033   0.790   0.921
 Residual                                1.0539   1.0266    0.002   1.023   1.030
 ================================================================================
-MCEM: converged, 38/200 iter; max|dtheta|/se 0.021 < 0.05 (3x); draws 4x250
+MCEM: converged, 38/200 iter; distance/se 0.021 < 0.05 (3x); draws 4x250
 NUTS: R-hat 1.01, ESS 412/388, divergent 0/1000, depth hits 0, BFMI 0.94
 ================================================================================"""
 
@@ -92,7 +92,7 @@ def summary() -> Summary:
             ("residual", "Residual", "", "", pd.NA, 1.0539, 1.0266, 0.0017, 1.023, 1.03),
         ),
         notes=(
-            "MCEM: converged, 38/200 iter; max|dtheta|/se 0.021 < 0.05 (3x); draws 4x250",
+            "MCEM: converged, 38/200 iter; distance/se 0.021 < 0.05 (3x); draws 4x250",
             "NUTS: R-hat 1.01, ESS 412/388, divergent 0/1000, depth hits 0, BFMI 0.94",
         ),
     )

@@ -80,7 +80,7 @@ def test_fit_ends_at_the_maximum_and_says_so():
     np.testing.assert_allclose(first.params, second.params, atol=1e-3)
     assert first.converged and first.history["phase"].tolist()[-2:] == ["polish", "newton"]
     polish = int((first.history["phase"] == "polish").sum())
-    assert f"MCEM: converged, {polish}/200 iter, then Newton: step/se" in str(first.summary())
+    assert f"MCEM: converged, {polish}/200 iter, then Newton: distance/se" in str(first.summary())
 
 
 def test_f_is_an_offset():
