@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import glmmnet as gn
-from glmmnet.em import m_step as m_step_module
+from glmmnet.em import complete_data
 from glmmnet.em.expansion import find_carriers
 from glmmnet.em.loop import starting_parameters
 from glmmnet.em.m_step import m_step
@@ -97,7 +97,7 @@ def test_draws_in_parts_give_the_same_step(joint_of, parameters_of, monkeypatch)
     params, carriers = parameters_of(joint), find_carriers(joint)
     b = torch.randn(joint.n_effects, 3, 40, dtype=torch.float64)
     whole = m_step(joint, carriers, params, b)
-    monkeypatch.setattr(m_step_module, "_ENTRIES_AT_ONCE", 20_000)
+    monkeypatch.setattr(complete_data, "_ENTRIES_AT_ONCE", 20_000)
     parts = m_step(joint, carriers, params, b)
     torch.testing.assert_close(parts.params.beta, whole.params.beta, rtol=1e-8, atol=1e-8)
     for one, other in zip(parts.params.sigma, whole.params.sigma, strict=True):
