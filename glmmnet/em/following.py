@@ -20,8 +20,8 @@ from torch import Tensor
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.marginal import marginal_information
 
-#: Entries of P beyond which b stays where it is.
-_MOST_ENTRIES = 20_000_000
+#: Entries of P, or of WX, beyond which b stays where it is.
+_MOST_ENTRIES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,6 @@ class Following:
 
 def has_following(joint: JointModel) -> bool:
     """Whether b should follow beta: not where exact relations between columns do it, as for intercepts."""
-    entries = joint.n_effects * joint.n_classes * joint.X.shape[1] * joint.n_coefficients
+    rows = max(joint.n_effects * joint.n_classes, joint.n * joint.n_predictors)
+    entries = rows * joint.X.shape[1] * joint.n_coefficients
     return bool(joint.terms) and not joint.only_intercepts and entries <= _MOST_ENTRIES
