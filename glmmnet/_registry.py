@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def plugin_modules(package: str) -> tuple[str, ...]:
+    """Names of the modules that register the plug-ins of a package, which is not imported for it."""
+    spec = importlib.util.find_spec(package)
+    places = [] if spec is None else spec.submodule_search_locations
+    return tuple(module.name for module in pkgutil.iter_modules(places) if not module.name.startswith("_"))
 
 
 class Registry(Generic[T]):
@@ -57,8 +65,6 @@ class Registry(Generic[T]):
     def _list_package(self) -> None:
         if self._listed:
             return
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self._package}.{module.name}")
+        for module in plugin_modules(self._package):
+            importlib.import_module(f"{self._package}.{module}")
         self._listed = True

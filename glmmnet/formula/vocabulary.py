@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from glmmnet._registry import plugin_modules
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -45,7 +47,7 @@ INSTEAD = {
     "weights": "the argument weights=",
 }
 
-#: Words before ``(effects | group)``: the names of the covariance structures.
-COVARIANCES = ("us", "diag", "cs", "ar1", "toep")
+#: Words before ``(effects | group)``: the covariance structures, each a module of its name.
+COVARIANCES = plugin_modules("glmmnet.covariances")
 
 REDUCTIONS = _words("mean std var median sum min max amin amax quantile percentile nanmean nanstd")

@@ -13,8 +13,10 @@ import scipy.optimize
 from scipy.stats import multivariate_normal, norm, poisson
 
 import glmmnet as gn
+from glmmnet.covariances import COVARIANCES
 from glmmnet.errors import DesignError
 from glmmnet.estimates import correlations
+from glmmnet.formula import vocabulary
 from glmmnet.likelihood import log_likelihood
 
 SEED = 20261123
@@ -293,3 +295,7 @@ def test_one_level_shows_no_variance_of_single_columns(effects: str) -> None:
     data = data.assign(f="f" + data["t"].astype(str))
     with pytest.raises(DesignError, match=r"`g` has one level, 'series'"):
         gn.glmm(f"y ~ x + {effects}", data=data)
+
+
+def test_formulas_know_every_structure():
+    assert set(vocabulary.COVARIANCES) == set(COVARIANCES)
