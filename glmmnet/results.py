@@ -17,7 +17,7 @@ from glmmnet import contrasts, estimates, explained, residuals, storage
 from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, check_alpha
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.formula.constraints import linear_constraints
@@ -126,7 +126,7 @@ class GLMMNetResults:
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Intervals of `params`: columns 0 and 1; categorical: rows (term, class)."""
-        contrasts.check_alpha(alpha)
+        alpha = check_alpha(alpha)
         half = scipy.stats.norm.ppf(1 - alpha / 2) * self._se().reshape(-1)
         centre = self.fitted.params.beta.numpy().reshape(-1)
         labels = self.fitted.joint.coefficient_labels
@@ -610,7 +610,7 @@ class GLMMNetResults:
     @_on_threads_of_fit
     def summary(self, alpha: float = 0.05) -> Summary:
         """Summary table: prints in 80 columns, HTML in a notebook, ``as_latex()``, ``as_markdown()``."""
-        contrasts.check_alpha(alpha)
+        alpha = check_alpha(alpha)
         report = Report(
             self.fitted,
             self._log_likelihood,

@@ -105,6 +105,4 @@ def effect_column(frame: pd.DataFrame, group: str, term: str | None, class_: Any
 
 def interval_label(alpha: float) -> str:
     """Name of the interval that leaves out the share `alpha`, e.g. "95% interval"."""
-    if not isinstance(alpha, int | float) or not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha!r}; write a share between 0 and 1, e.g. 0.05 for 95% intervals.")
     return f"{100 * (1 - alpha):g}% interval"

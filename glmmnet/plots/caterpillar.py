@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import norm
 
+from glmmnet.errors import check_alpha
 from glmmnet.plots import PLOTS
 from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, effect_tables, interval_label, name
 
@@ -48,10 +49,13 @@ def caterpillar(
 
     Raises
     ------
+    TypeError
+        `top` is no whole number; `alpha` is no number.
     ValueError
-        The model has no random effects; there is no such group, term or class; `top` is below 1; `alpha` is no share.
+        The model has no random effects; there is no such group, term or class; `top` is below 1; `alpha` is not between
+        0 and 1.
     """
-    interval = interval_label(alpha)
+    alpha = check_alpha(alpha)
     if top is not None and top < 1:
         raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
     tables = effect_tables(results)
@@ -79,7 +83,7 @@ def caterpillar(
         ax.tick_params(axis="y", length=0)
     else:
         _name_extremes(ax, [name(level) for level in mean.index])
-    ax.set_xlabel(f"effect on the {results.family.link.scale}, {interval}")
+    ax.set_xlabel(f"effect on the {results.family.link.scale}, {interval_label(alpha)}")
     ax.set_title(f"{name(title, 60)}" + ("" if top is None else f" (top {len(mean)})"), fontsize="medium")
     return ax
 

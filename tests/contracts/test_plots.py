@@ -262,15 +262,27 @@ def test_caterpillar_of_a_class() -> None:
         ("caterpillar", {"term": "x2"}, r"term is 'x2'; write one of '\(Intercept\)', 'x1'"),
         ("caterpillar", {"class_": "a"}, "the family has no classes"),
         ("caterpillar", {"top": 0}, "top is 0"),
-        ("caterpillar", {"alpha": 5}, "alpha is 5"),
-        ("forest", {"alpha": 0}, "alpha is 0"),
-        ("forest", {"alpha": "a"}, "alpha is 'a'"),
+        ("caterpillar", {"alpha": 5}, "alpha=5 must lie between 0 and 1"),
+        ("forest", {"alpha": 0}, "alpha=0 must lie between 0 and 1"),
         ("random_effects", {"term": "x2"}, "term is 'x2'"),
         ("residuals", {"class_": "a"}, "the family has no classes"),
     ],
 )
 def test_refuses_what_does_not_exist(plot: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        getattr(make().plot, plot)(**options)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "plot, options, message",
+    [
+        ("caterpillar", {"alpha": None}, "alpha=None must be a number"),
+        ("forest", {"alpha": "a"}, "alpha='a' must be a number"),
+    ],
+)
+def test_refuses_what_is_of_the_wrong_type(plot: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         getattr(make().plot, plot)(**options)
     assert plt.get_fignums() == []
 
