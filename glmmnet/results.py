@@ -107,6 +107,11 @@ class GLMMNetResults:
         return estimates.fixed_table(self.fitted, self.fitted.params.beta.numpy(), "coef")
 
     @property
+    def intercepts(self) -> tuple[str, ...]:
+        """Rows of `params` that are intercepts: ``Intercept``, thresholds, and those of other parts (``zi:Intercept``)."""
+        return self.fitted.joint.intercepts
+
+    @property
     def bse(self) -> pd.Series | pd.DataFrame:
         """Standard errors of `params`."""
         return estimates.fixed_table(self.fitted, self._se(), "std err")

@@ -29,6 +29,8 @@ class Plotted(Protocol):
         A grouping factor's posterior means and sds, levels x terms; categorical: columns (term, class).
     fittedvalues, resid_pearson : Series, (n,), or DataFrame, (n, classes)
     params : Series, or DataFrame term x class
+    intercepts : tuple of str
+        Rows of `params` that are intercepts or thresholds.
     """
 
     family: Any
@@ -38,6 +40,7 @@ class Plotted(Protocol):
     fittedvalues: pd.Series | pd.DataFrame
     resid_pearson: pd.Series | pd.DataFrame
     params: pd.Series | pd.DataFrame
+    intercepts: tuple[str, ...]
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Ends of the intervals in two columns, rows as `params`; categorical: rows (term, class)."""

@@ -56,8 +56,8 @@ def caterpillar(
         0 and 1.
     """
     alpha = check_alpha(alpha)
-    if top is not None and top < 1:
-        raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
+    if top is not None:
+        _check_top(top)
     tables = effect_tables(results)
     group = choose("group", group, list(tables))
     column, title = effect_column(tables[group], group, term, class_)
@@ -86,6 +86,13 @@ def caterpillar(
     ax.set_xlabel(f"effect on the {results.family.link.scale}, {interval_label(alpha)}")
     ax.set_title(f"{name(title, 60)}" + ("" if top is None else f" (top {len(mean)})"), fontsize="medium")
     return ax
+
+
+def _check_top(top: object) -> None:
+    if isinstance(top, bool) or not isinstance(top, int | np.integer):
+        raise TypeError(f"top is {top!r}; write how many levels to show, a whole number.")
+    if top < 1:
+        raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
 
 
 def _name_extremes(ax: Axes, names: list[str]) -> None:

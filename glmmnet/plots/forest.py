@@ -26,7 +26,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     alpha : float
         Intervals of level 1 - alpha.
     intercept : bool
-        Show the intercept, too.
+        Show the intercepts, too: thresholds and those of other parts of the model (``zi:Intercept``) among them.
 
     Returns
     -------
@@ -44,9 +44,9 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     params = results.params
     points = params.to_frame("") if isinstance(params, pd.Series) else params
     if not intercept:
-        points = points.drop(index="Intercept", errors="ignore")
+        points = points.drop(index=list(results.intercepts))
     if points.empty:
-        raise ValueError("The model has no linear fixed effects but the intercept; write intercept=True to see it.")
+        raise ValueError("The model has no linear fixed effects but intercepts; write intercept=True to see them.")
     ends = results.conf_int(alpha)
     ax = axes(ax, (6.0, max(3.0, 1.0 + 0.25 * points.size)))
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
