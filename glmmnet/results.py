@@ -17,7 +17,7 @@ from glmmnet import contrasts, estimates, explained, residuals, storage
 from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
-from glmmnet.errors import DesignError, check_alpha
+from glmmnet.errors import DesignError, check_alpha, check_seed
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.formula.constraints import linear_constraints
@@ -108,7 +108,7 @@ class GLMMNetResults:
 
     @property
     def intercepts(self) -> tuple[str, ...]:
-        """Rows of `params` that are intercepts: ``Intercept``, thresholds, and those of other parts (``zi:Intercept``)."""
+        """Rows of `params` that are intercepts: ``Intercept``, thresholds, those of other parts (``zi:Intercept``)."""
         return self.fitted.joint.intercepts
 
     @property
@@ -527,6 +527,8 @@ class GLMMNetResults:
     def simulate(self, n: int = 1, seed: int | None = None, level: str = "marginal") -> pd.DataFrame:
         """Responses of the training rows simulated from the fitted model, (rows, n).
 
+        Of the response's own kind, so that the model can be fitted to them: class labels where it has classes.
+
         Parameters
         ----------
         n : int
@@ -535,8 +537,17 @@ class GLMMNetResults:
             None: the seed of the fit.
         level : {"marginal", "conditional", "population"}
             b drawn from its prior anew for each replicate, from its posterior draws, or 0.
+
+        Raises
+        ------
+        TypeError
+            `seed` is no whole number.
+        FitError
+            `seed` is negative or too large.
+        ValueError
+            `n` is no whole number of 1 or more; there is no such `level`.
         """
-        return simulate(self.fitted, n, self.seed if seed is None else seed, level)
+        return simulate(self.fitted, n, self.seed if seed is None else check_seed(seed), level)
 
     # -- residuals -------------------------------------------------------------------------------------------------
 
