@@ -214,7 +214,7 @@ class GLMMNet:
             xs, kept = inputs(self.design), self._checkpoint(checkpoint)
             problem = Problem(centred.joint, predictor, xs, self._sampler(sampler), held, kept)
             rows: list[dict[str, object]] = []
-            with progress_bar(progress, None) as bar:
+            with progress_bar(progress) as bar:
                 # States hold f and draws: none but the last is kept.
                 for last in run(problem, config):
                     rows.append(history_row(centred, last))
