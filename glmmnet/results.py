@@ -240,6 +240,8 @@ class GLMMNetResults:
 
         Raises
         ------
+        ValueError
+            There is no such method.
         FitError
             The method does not apply to this model.
         """
@@ -432,8 +434,11 @@ class GLMMNetResults:
 
         Raises
         ------
+        ValueError
+            There is no such `level`, `kind` or `new_levels`; ``kind="class"`` of a response without classes.
         DesignError
-            A missing column, a changed kind, an unseen level of a fixed or nn() categorical.
+            A missing column, a changed kind, an unseen level of a fixed or nn() categorical; with
+            ``new_levels="error"`` one of a grouping factor.
         """
         request = Request(level, kind, new_levels)
         design, index = self._rows(data, level)
@@ -455,6 +460,15 @@ class GLMMNetResults:
         Parameters
         ----------
         data, level, new_levels
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        PredictionResults
+
+        Raises
+        ------
+        ValueError, DesignError
             As in :meth:`predict`.
         """
         design, index = self._rows(data, level)
@@ -702,7 +716,10 @@ def load(
     Raises
     ------
     FitError
-        The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
+        The file is no saved model, damaged or one of another version, earlier or later, or its weights do not fit
+        `networks`.
+    FileNotFoundError
+        There is no such file.
     DesignError, FormulaError
         An object of the context is missing; the formula is not allowed.
     TypeError
