@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 
 from glmmnet.covariances import COVARIANCES
+from glmmnet.errors import check_alpha
 from glmmnet.families import Family, ModelledDispersion
 from glmmnet.fitted import Fitted
 from glmmnet.typing import RandomTerm
@@ -37,12 +38,12 @@ class ContrastResults:
 
     def conf_int(self, alpha: float = 0.05) -> np.ndarray:
         """Intervals of R beta, (m, 2)."""
-        check_alpha(alpha)
-        half = scipy.stats.norm.ppf(1 - alpha / 2) * self.sd
+        half = scipy.stats.norm.ppf(1 - check_alpha(alpha) / 2) * self.sd
         return np.column_stack([self.effect - half, self.effect + half])
 
     def summary_frame(self, alpha: float = 0.05) -> pd.DataFrame:
         """One row a combination: coef, std err, z, P>|z|, interval."""
+        alpha = check_alpha(alpha)
         low, high = self.conf_int(alpha).T
         columns = {"coef": self.effect, "std err": self.sd, "z": self.tvalue, "P>|z|": self.pvalue}
         ends = {f"[{alpha / 2:g}": low, f"{1 - alpha / 2:g}]": high}
@@ -92,14 +93,6 @@ class LRTResult:
     def __str__(self) -> str:
         text = f"LR test: chi2({self.df}) = {self.statistic:.4f} (MC se {self.statistic_se:.2g}), p = {self.pvalue:.4g}"
         return f"{text}\nconservative: a variance is tested at 0" if self.boundary else text
-
-
-def check_alpha(alpha: float) -> None:
-    """TypeError or ValueError unless alpha may be the error probability of an interval."""
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
-        raise TypeError(f"alpha={alpha!r} must be a number between 0 and 1, e.g. 0.05.")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
 
 
 def check_contrasts(r: np.ndarray, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -37,3 +38,21 @@ def as_mapping(name: str, given: Mapping[str, Any] | None, example: str) -> dict
     if not isinstance(given, Mapping):
         raise TypeError(f"{name}={given!r} must be a mapping, e.g. {name}={example}.")
     return dict(given)
+
+
+def check_seed(seed: object) -> int:
+    """The seed as an int; TypeError or FitError unless it is a whole number in [0, 2**62)."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"seed={seed!r} must be a whole number, 0 or more, or None.")
+    if not 0 <= int(seed) < 2**62:
+        raise FitError(f"seed={seed!r} must be 0 or more and below 2**62.")
+    return int(seed)
+
+
+def check_alpha(alpha: object) -> float:
+    """The error probability of an interval as a float; TypeError or ValueError unless it is a number in (0, 1)."""
+    if isinstance(alpha, bool) or not isinstance(alpha, Real):
+        raise TypeError(f"alpha={alpha!r} must be a number between 0 and 1, e.g. 0.05.")
+    if not 0 < float(alpha) < 1:
+        raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
+    return float(alpha)

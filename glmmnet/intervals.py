@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from glmmnet.design import Design
+from glmmnet.errors import check_alpha
 from glmmnet.fitted import Fitted
 from glmmnet.fixed_part import FixedColumns
 from glmmnet.information import FixedCovariance, feature_columns
@@ -76,9 +77,13 @@ class PredictionResults:
         DataFrame
             Columns mean, mean_se, mean_ci_lower, mean_ci_upper, obs_ci_lower, obs_ci_upper; a row a row of the data,
             categorical: a row (row, class), without obs_ci.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `alpha` is no number, or not between 0 and 1.
         """
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
+        alpha = check_alpha(alpha)
         ends = [alpha / 2, 1 - alpha / 2]
         low, high = _quantiles(self.mean_draws, ends)
         values = {

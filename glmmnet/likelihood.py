@@ -119,12 +119,22 @@ def _exact(setting: _Setting) -> LogLikelihood:
     if not joint.terms:
         value = float(joint.log_likelihood(setting.fixed, setting.params.phi)[0])
         return LogLikelihood(value, 0.0, "exact")
-    if not has_exact_posterior(joint):
+    if not joint.family.quadratic:
         raise FitError(
-            f"method='exact' needs a Gaussian model whose precision can be factored; "
-            f"here the family is {joint.family.name} and {dense_size(joint.segments)} rows are left."
+            f"method='exact' needs the family gaussian with identity link, not {joint.family!r}; leave method= out for "
+            "the best one."
         )
+    if not has_exact_posterior(joint):
+        raise _too_large("exact", joint)
     return LogLikelihood(_laplace_value(setting), 0.0, "exact")
+
+
+def _too_large(method: str, joint: JointModel) -> FitError:
+    return FitError(
+        f"method={method!r} needs a factor of the random effects' precision, which is too large here: "
+        f"{dense_size(joint.segments)} effects are left when the largest grouping factor is eliminated; use "
+        "method='thermodynamic'."
+    )
 
 
 def _reml(setting: _Setting) -> LogLikelihood:
@@ -154,10 +164,7 @@ def _laplace_value(setting: _Setting) -> float:
     """Log p(y, mode) + (D log 2 pi - log|H|) / 2 with the whole observed H."""
     joint, params, fixed = setting.joint, setting.params, setting.fixed
     if not has_factor(joint):
-        raise FitError(
-            f"method='laplace' needs a precision that can be factored, here "
-            f"{dense_size(joint.segments)} are left; use method='thermodynamic'."
-        )
+        raise _too_large("laplace", joint)
     posterior = laplace_posterior(joint, fixed, params)
     mode, factor = posterior.mode, posterior.factor
     if not joint.family.canonical:

@@ -26,7 +26,7 @@ from glmmnet.em.levels import has_levels
 from glmmnet.em.loop import Problem, run
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
-from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, as_mapping
+from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, as_mapping, check_seed
 from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse, with_part
@@ -215,7 +215,7 @@ class GLMMNet:
             xs, kept = inputs(self.design), self._checkpoint(checkpoint)
             problem = Problem(centred.joint, predictor, xs, self._sampler(sampler), held, kept)
             rows: list[dict[str, object]] = []
-            with progress_bar(progress, None) as bar:
+            with progress_bar(progress) as bar:
                 # States hold f and draws: none but the last is kept.
                 for last in run(problem, config):
                     rows.append(history_row(centred, last))
@@ -348,11 +348,7 @@ def _refuse_effects_of_rows(joint: JointModel) -> None:
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed={seed!r} must be a whole number, 0 or more, or None.")
-    if not 0 <= seed < 2**62:
-        raise FitError(f"seed={seed!r} must be 0 or more and below 2**62.")
-    return int(seed)
+    return check_seed(seed)
 
 
 def history_row(centred: Centring, state: EMState) -> dict[str, object]:

@@ -109,13 +109,11 @@ class ObservedScore:
         shape = (joint.n_effects * joint.n_classes, pairs)
         self._normal = torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    def complete(self, params: Parameters, b: Tensor) -> Tensor:
-        """The complete data's score for each draw of b (Q, C, S): (k, S)."""
-        quadratics = self._quadratics(params)
-        return self._complete(params, b, [0.5 * (q(b, b) - q.mean) for q in quadratics])
-
     def _complete(self, params: Parameters, b: Tensor, of_sigma: list[Tensor]) -> Tensor:
-        """That score, given those of the variances of b, each (S,) or a number."""
+        """The complete data's score for each draw of b (Q, C, S), (k, S).
+
+        Given those of the variances of b, each (S,) or a number.
+        """
         joint = self._joint
         eta = joint.fixed_eta(params, self._f) + joint.random_eta(b)
         _, score = joint.log_likelihood_and_score(eta, params.phi)

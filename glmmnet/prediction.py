@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.extensions import ExtensionArray
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
@@ -433,7 +434,7 @@ def on_data(values: pd.Series | pd.DataFrame, design: Design, index: pd.Index) -
 def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
     """Simulated responses of the training rows, (rows, n)."""
     Request(level)
-    if not isinstance(n, int | np.integer) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n={n!r} must be a whole number of replicates, 1 or more.")
     joint, family = fitted.joint, fitted.joint.family
     columns = []
@@ -447,11 +448,20 @@ def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
                 pick = replicate % fitted.draws.b.shape[2]
                 eta = eta + joint.random_eta(fitted.draws.b[:, :, pick, None].to(torch.float64))
             columns.append(family.simulate(eta, joint.target.y, joint.row_phi(fitted.params.phi))[:, 0].numpy())
-    labels = joint.target.labels
-    frame = pd.DataFrame(np.column_stack(columns), index=fitted.design.index)
-    if family.class_means:
-        return frame.apply(lambda column: pd.Series([labels[int(c)] for c in column], index=frame.index))
-    return frame
+    if not joint.target.labels:
+        return pd.DataFrame(np.column_stack(columns), index=fitted.design.index)
+    classes = _class_labels(fitted)
+    labelled = {replicate: classes.take(codes.astype(int)) for replicate, codes in enumerate(columns)}
+    return pd.DataFrame(labelled, index=fitted.design.index)
+
+
+def _class_labels(fitted: Fitted) -> ExtensionArray:
+    """Class labels (classes,) of a type that a model takes as it took the data."""
+    response = fitted.design.response
+    assert response is not None
+    # Plain text would be sorted, and lose the order of the classes, or which of the two is the success.
+    dtype = pd.CategoricalDtype(list(response.levels), response.ordered) if response.kind == "categorical" else None
+    return pd.Series(fitted.joint.target.labels, dtype=dtype).array
 
 
 def covariance_root(sigma: Tensor) -> Tensor:

@@ -42,15 +42,13 @@ class Interruption:
 
 
 @contextmanager
-def progress_bar(show: bool | None = None, total: int | None = None) -> Iterator[Progress]:
+def progress_bar(show: bool | None = None) -> Iterator[Progress]:
     """A bar on stderr (a widget in notebooks) with iteration, deviance and standard deviations.
 
     Parameters
     ----------
     show : bool, optional
         True: always; False: never; None: in notebooks and where stderr is a terminal.
-    total : int, optional
-        Iterations at most; None: unknown.
 
     Yields
     ------
@@ -63,7 +61,7 @@ def progress_bar(show: bool | None = None, total: int | None = None) -> Iterator
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
-    with tqdm(total=total, desc="MCEM", unit="it", dynamic_ncols=True, file=sys.stderr) as bar:
+    with tqdm(desc="MCEM", unit="it", dynamic_ncols=True, file=sys.stderr) as bar:
         yield _Bar(bar)
 
 

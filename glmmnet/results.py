@@ -17,7 +17,7 @@ from glmmnet import contrasts, estimates, explained, residuals, storage
 from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, check_alpha, check_seed
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.formula.constraints import linear_constraints
@@ -107,6 +107,11 @@ class GLMMNetResults:
         return estimates.fixed_table(self.fitted, self.fitted.params.beta.numpy(), "coef")
 
     @property
+    def intercepts(self) -> tuple[str, ...]:
+        """Rows of `params` that are intercepts: ``Intercept``, thresholds, those of other parts (``zi:Intercept``)."""
+        return self.fitted.joint.intercepts
+
+    @property
     def bse(self) -> pd.Series | pd.DataFrame:
         """Standard errors of `params`."""
         return estimates.fixed_table(self.fitted, self._se(), "std err")
@@ -126,7 +131,7 @@ class GLMMNetResults:
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Intervals of `params`: columns 0 and 1; categorical: rows (term, class)."""
-        contrasts.check_alpha(alpha)
+        alpha = check_alpha(alpha)
         half = scipy.stats.norm.ppf(1 - alpha / 2) * self._se().reshape(-1)
         centre = self.fitted.params.beta.numpy().reshape(-1)
         labels = self.fitted.joint.coefficient_labels
@@ -235,6 +240,8 @@ class GLMMNetResults:
 
         Raises
         ------
+        ValueError
+            There is no such method.
         FitError
             The method does not apply to this model.
         """
@@ -427,8 +434,11 @@ class GLMMNetResults:
 
         Raises
         ------
+        ValueError
+            There is no such `level`, `kind` or `new_levels`; ``kind="class"`` of a response without classes.
         DesignError
-            A missing column, a changed kind, an unseen level of a fixed or nn() categorical.
+            A missing column, a changed kind, an unseen level of a fixed or nn() categorical; with
+            ``new_levels="error"`` one of a grouping factor.
         """
         request = Request(level, kind, new_levels)
         design, index = self._rows(data, level)
@@ -450,6 +460,15 @@ class GLMMNetResults:
         Parameters
         ----------
         data, level, new_levels
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        PredictionResults
+
+        Raises
+        ------
+        ValueError, DesignError
             As in :meth:`predict`.
         """
         design, index = self._rows(data, level)
@@ -522,6 +541,8 @@ class GLMMNetResults:
     def simulate(self, n: int = 1, seed: int | None = None, level: str = "marginal") -> pd.DataFrame:
         """Responses of the training rows simulated from the fitted model, (rows, n).
 
+        Of the response's own kind, so that the model can be fitted to them: class labels where it has classes.
+
         Parameters
         ----------
         n : int
@@ -530,8 +551,17 @@ class GLMMNetResults:
             None: the seed of the fit.
         level : {"marginal", "conditional", "population"}
             b drawn from its prior anew for each replicate, from its posterior draws, or 0.
+
+        Raises
+        ------
+        TypeError
+            `seed` is no whole number.
+        FitError
+            `seed` is negative or too large.
+        ValueError
+            `n` is no whole number of 1 or more; there is no such `level`.
         """
-        return simulate(self.fitted, n, self.seed if seed is None else seed, level)
+        return simulate(self.fitted, n, self.seed if seed is None else check_seed(seed), level)
 
     # -- residuals -------------------------------------------------------------------------------------------------
 
@@ -610,7 +640,7 @@ class GLMMNetResults:
     @_on_threads_of_fit
     def summary(self, alpha: float = 0.05) -> Summary:
         """Summary table: prints in 80 columns, HTML in a notebook, ``as_latex()``, ``as_markdown()``."""
-        contrasts.check_alpha(alpha)
+        alpha = check_alpha(alpha)
         report = Report(
             self.fitted,
             self._log_likelihood,
@@ -686,7 +716,10 @@ def load(
     Raises
     ------
     FitError
-        The file is no saved model, damaged or one of a later version, or its weights do not fit `networks`.
+        The file is no saved model, damaged or one of another version, earlier or later, or its weights do not fit
+        `networks`.
+    FileNotFoundError
+        There is no such file.
     DesignError, FormulaError
         An object of the context is missing; the formula is not allowed.
     TypeError

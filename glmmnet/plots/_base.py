@@ -29,6 +29,8 @@ class Plotted(Protocol):
         A grouping factor's posterior means and sds, levels x terms; categorical: columns (term, class).
     fittedvalues, resid_pearson : Series, (n,), or DataFrame, (n, classes)
     params : Series, or DataFrame term x class
+    intercepts : tuple of str
+        Rows of `params` that are intercepts or thresholds.
     """
 
     family: Any
@@ -38,6 +40,7 @@ class Plotted(Protocol):
     fittedvalues: pd.Series | pd.DataFrame
     resid_pearson: pd.Series | pd.DataFrame
     params: pd.Series | pd.DataFrame
+    intercepts: tuple[str, ...]
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Ends of the intervals in two columns, rows as `params`; categorical: rows (term, class)."""
@@ -105,6 +108,4 @@ def effect_column(frame: pd.DataFrame, group: str, term: str | None, class_: Any
 
 def interval_label(alpha: float) -> str:
     """Name of the interval that leaves out the share `alpha`, e.g. "95% interval"."""
-    if not isinstance(alpha, int | float) or not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha!r}; write a share between 0 and 1, e.g. 0.05 for 95% intervals.")
     return f"{100 * (1 - alpha):g}% interval"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import norm
 
+from glmmnet.errors import check_alpha
 from glmmnet.plots import PLOTS
 from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, effect_tables, interval_label, name
 
@@ -48,12 +49,15 @@ def caterpillar(
 
     Raises
     ------
+    TypeError
+        `top` is no whole number; `alpha` is no number.
     ValueError
-        The model has no random effects; there is no such group, term or class; `top` is below 1; `alpha` is no share.
+        The model has no random effects; there is no such group, term or class; `top` is below 1; `alpha` is not between
+        0 and 1.
     """
-    interval = interval_label(alpha)
-    if top is not None and top < 1:
-        raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
+    alpha = check_alpha(alpha)
+    if top is not None:
+        _check_top(top)
     tables = effect_tables(results)
     group = choose("group", group, list(tables))
     column, title = effect_column(tables[group], group, term, class_)
@@ -79,9 +83,16 @@ def caterpillar(
         ax.tick_params(axis="y", length=0)
     else:
         _name_extremes(ax, [name(level) for level in mean.index])
-    ax.set_xlabel(f"effect on the {results.family.link.scale}, {interval}")
+    ax.set_xlabel(f"effect on the {results.family.link.scale}, {interval_label(alpha)}")
     ax.set_title(f"{name(title, 60)}" + ("" if top is None else f" (top {len(mean)})"), fontsize="medium")
     return ax
+
+
+def _check_top(top: object) -> None:
+    if isinstance(top, bool) or not isinstance(top, int | np.integer):
+        raise TypeError(f"top is {top!r}; write how many levels to show, a whole number.")
+    if top < 1:
+        raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
 
 
 def _name_extremes(ax: Axes, names: list[str]) -> None:

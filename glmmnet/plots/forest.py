@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from glmmnet.errors import check_alpha
 from glmmnet.plots import PLOTS
 from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, interval_label, name
 
@@ -25,7 +26,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     alpha : float
         Intervals of level 1 - alpha.
     intercept : bool
-        Show the intercept, too.
+        Show the intercepts, too: thresholds and those of other parts of the model (``zi:Intercept``) among them.
 
     Returns
     -------
@@ -34,16 +35,18 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
 
     Raises
     ------
+    TypeError
+        `alpha` is no number.
     ValueError
-        `alpha` is no share, or there is no effect to show.
+        `alpha` is not between 0 and 1, or there is no effect to show.
     """
-    interval = interval_label(alpha)
+    alpha = check_alpha(alpha)
     params = results.params
     points = params.to_frame("") if isinstance(params, pd.Series) else params
     if not intercept:
-        points = points.drop(index="Intercept", errors="ignore")
+        points = points.drop(index=list(results.intercepts))
     if points.empty:
-        raise ValueError("The model has no linear fixed effects but the intercept; write intercept=True to see it.")
+        raise ValueError("The model has no linear fixed effects but intercepts; write intercept=True to see them.")
     ends = results.conf_int(alpha)
     ax = axes(ax, (6.0, max(3.0, 1.0 + 0.25 * points.size)))
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
@@ -58,7 +61,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     ax.set_yticks(place, [name(term) for term in points.index])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(-0.6, len(points) - 0.4)
-    ax.set_xlabel(f"coefficient ({results.family.link.scale}), {interval}")
+    ax.set_xlabel(f"coefficient ({results.family.link.scale}), {interval_label(alpha)}")
     if points.shape[1] > 1:
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small", title="class")
     return ax

@@ -33,6 +33,7 @@ class Results:
     fittedvalues: Any
     resid_pearson: Any
     params: Any
+    intercepts: tuple[str, ...] = ("Intercept",)
     asked: Any = None
 
     @property
@@ -243,7 +244,7 @@ def test_caterpillar_names_all_levels_or_the_extremes() -> None:
     effects = results.random_effects["g1"]["(Intercept)"]
     shown = " ".join(text.get_text() for text in many.texts).replace("\\", "")
     assert effects.idxmax() in shown and effects.idxmin() in shown
-    top = results.plot.caterpillar(group="g1", top=5)
+    top = results.plot.caterpillar(group="g1", top=np.int64(5))
     wanted = effects.abs().nlargest(5).index
     assert {label.get_text().replace("\\", "") for label in top.get_yticklabels()} == set(wanted)
 
@@ -262,15 +263,30 @@ def test_caterpillar_of_a_class() -> None:
         ("caterpillar", {"term": "x2"}, r"term is 'x2'; write one of '\(Intercept\)', 'x1'"),
         ("caterpillar", {"class_": "a"}, "the family has no classes"),
         ("caterpillar", {"top": 0}, "top is 0"),
-        ("caterpillar", {"alpha": 5}, "alpha is 5"),
-        ("forest", {"alpha": 0}, "alpha is 0"),
-        ("forest", {"alpha": "a"}, "alpha is 'a'"),
+        ("caterpillar", {"alpha": 5}, "alpha=5 must lie between 0 and 1"),
+        ("forest", {"alpha": 0}, "alpha=0 must lie between 0 and 1"),
         ("random_effects", {"term": "x2"}, "term is 'x2'"),
         ("residuals", {"class_": "a"}, "the family has no classes"),
     ],
 )
 def test_refuses_what_does_not_exist(plot: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        getattr(make().plot, plot)(**options)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "plot, options, message",
+    [
+        ("caterpillar", {"alpha": None}, "alpha=None must be a number"),
+        ("caterpillar", {"top": "a"}, "top is 'a'; write how many levels to show, a whole number"),
+        ("caterpillar", {"top": 2.5}, "top is 2.5"),
+        ("caterpillar", {"top": True}, "top is True"),
+        ("forest", {"alpha": "a"}, "alpha='a' must be a number"),
+    ],
+)
+def test_refuses_what_is_of_the_wrong_type(plot: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         getattr(make().plot, plot)(**options)
     assert plt.get_fignums() == []
 
@@ -345,6 +361,24 @@ def test_forest_leaves_out_the_intercept_unless_asked_for() -> None:
     assert len(results.plot.forest(intercept=True).get_yticklabels()) == 3
     only = replace(results, params=results.params.iloc[:1])
     with pytest.raises(ValueError, match="intercept=True"):
+        only.plot.forest()
+
+
+@pytest.mark.parametrize(
+    "terms, intercepts",
+    [
+        (["0|1", "1|2", "x1"], ("0|1", "1|2")),
+        (["Intercept", "x1", "zi:Intercept"], ("Intercept", "zi:Intercept")),
+        (["Intercept", "x1", "df:Intercept"], ("Intercept", "df:Intercept")),
+    ],
+)
+def test_forest_leaves_out_every_kind_of_intercept(terms: list[str], intercepts: tuple[str, ...]) -> None:
+    results = replace(make(), params=pd.Series([0.1, 0.2, 0.3], terms), intercepts=intercepts)
+    shown = results.plot.forest()
+    assert [label.get_text() for label in shown.get_yticklabels()] == ["x1"]
+    assert len(results.plot.forest(intercept=True).get_yticklabels()) == 3
+    only = replace(results, params=results.params[list(intercepts)])
+    with pytest.raises(ValueError, match="no linear fixed effects but intercepts; write intercept=True"):
         only.plot.forest()
 
 

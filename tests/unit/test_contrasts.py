@@ -1,9 +1,13 @@
 """Wald, z and likelihood-ratio tests against their textbook formulas."""
 
+import re
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.stats
 from _fits import QUICK, categorical, frame, gaussian
+from matplotlib.figure import Figure
 
 import glmmnet as gn
 from glmmnet import contrasts
@@ -85,16 +89,43 @@ def test_wrong_texts_are_refused(r):
         r.t_test("")
 
 
-@pytest.mark.parametrize("alpha", ["a", None, True, [0.05]])
-def test_alpha_that_is_no_number_is_refused(alpha):
-    with pytest.raises(TypeError, match="must be a number between 0 and 1"):
-        contrasts.check_alpha(alpha)
+@pytest.fixture(scope="module")
+def with_alpha(r):
+    """Everything that takes alpha."""
+    return {
+        "conf_int": r.conf_int,
+        "summary": r.summary,
+        "t_test.conf_int": r.t_test("x").conf_int,
+        "t_test.summary_frame": r.t_test("x").summary_frame,
+        "get_prediction.summary_frame": r.get_prediction().summary_frame,
+        "plot.forest": lambda alpha: r.plot.forest(Figure().subplots(), alpha=alpha),
+        "plot.caterpillar": lambda alpha: r.plot.caterpillar(Figure().subplots(), alpha=alpha),
+    }
 
 
-@pytest.mark.parametrize("alpha", [0, 1, 2, -0.1])
-def test_wrong_alpha_is_refused(r, alpha):
-    for call in (r.conf_int, r.summary, r.t_test("x").conf_int, r.t_test("x").summary_frame):
-        with pytest.raises(ValueError, match="alpha"):
+@pytest.mark.parametrize("alpha", ["a", None, True, np.True_, [0.05], 0.05j, np.complex128(0.05)])
+def test_alpha_that_is_no_number_is_refused(with_alpha, alpha):
+    for call in with_alpha.values():
+        with pytest.raises(TypeError, match=rf"alpha={re.escape(repr(alpha))} must be a number between 0 and 1"):
+            call(alpha)
+
+
+@pytest.mark.parametrize("alpha", [np.float32(0.05), np.float64(0.05), Fraction(1, 20)])
+def test_alpha_of_any_real_type_is_taken(with_alpha, alpha):
+    for name, call in with_alpha.items():
+        taken = call(alpha)
+        if name.startswith("plot."):
+            assert "95% interval" in taken.get_xlabel()
+        elif name == "summary":
+            assert str(taken) == str(call(0.05))
+        else:
+            np.testing.assert_allclose(taken, call(0.05), rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 2, -0.1, float("nan"), np.float32(1.0)])
+def test_wrong_alpha_is_refused(with_alpha, alpha):
+    for call in with_alpha.values():
+        with pytest.raises(ValueError, match=rf"alpha={re.escape(repr(alpha))} must lie between 0 and 1"):
             call(alpha)
 
 

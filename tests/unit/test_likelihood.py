@@ -12,10 +12,10 @@ import scipy.special
 import scipy.stats
 import torch
 
-from glmmnet import likelihood, quadrature
+from glmmnet import gaussian, likelihood, quadrature
 from glmmnet.em import coordinates
 from glmmnet.errors import FitError
-from glmmnet.families import Categorical
+from glmmnet.families import Categorical, Gaussian
 from glmmnet.joint import Parameters
 from glmmnet.likelihood import best_method, log_likelihood
 from glmmnet.samplers import SAMPLERS
@@ -270,10 +270,27 @@ def test_refusals(joint_of, parameters_of):
         log_likelihood(crossed, params, method="simpson")
     with pytest.raises(FitError, match=r"agq.*thermodynamic"):
         log_likelihood(crossed, params, method="agq")
-    with pytest.raises(FitError, match=r"exact.*bernoulli"):
+    with pytest.raises(FitError, match=r"exact' needs the family gaussian with identity link, not Bernoulli\("):
         log_likelihood(crossed, params, method="exact")
     with pytest.raises(FitError, match="sampler"):
         log_likelihood(crossed, params, method="thermodynamic")
+
+
+@pytest.mark.parametrize("family, method", [("gaussian", "exact"), ("gaussian", "laplace"), ("bernoulli", "laplace")])
+def test_a_factor_that_is_too_large_is_named_as_the_reason(monkeypatch, joint_of, parameters_of, family, method):
+    monkeypatch.setattr(gaussian, "DENSE_LIMIT", 4)
+    monkeypatch.setattr(gaussian, "may_factorize", lambda entries: False)
+    joint = joint_of(family, (6, 1), (5, 1))
+    message = f"method='{method}' needs a factor of .* too large here: 5 effects are left .* use method='thermodynamic'"
+    with pytest.raises(FitError, match=message) as refusal:
+        log_likelihood(joint, parameters_of(joint), method=method)
+    assert "family" not in str(refusal.value)
+
+
+def test_the_link_alone_is_named_as_the_reason(joint_of, parameters_of):
+    joint = joint_of(Gaussian(link="log"), (6, 1))
+    with pytest.raises(FitError, match=r"identity link, not Gaussian\(link='log'\)"):
+        log_likelihood(joint, parameters_of(joint), method="exact")
 
 
 @pytest.mark.parametrize("copies", [1, 4, 50])

@@ -12,7 +12,7 @@ from _fits import QUICK, SEED, bernoulli, binomial, categorical, frame, gaussian
 
 import glmmnet as gn
 from glmmnet import prediction
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, FitError
 
 
 def expit(eta):
@@ -256,6 +256,38 @@ def test_classes_of_a_binary_response_are_the_datas_own(coded):
     np.testing.assert_allclose(r.params, bernoulli("b ~ x").params)
 
 
+def ordered(values, levels):
+    return pd.Series(pd.Categorical(values, categories=levels, ordered=True))
+
+
+@pytest.mark.parametrize(
+    "family, response, kinds",
+    [
+        ("bernoulli", frame()["b"], "iu"),
+        ("bernoulli", frame()["b"].astype(bool), "b"),
+        ("bernoulli", frame()["b"].map({0: "no", 1: "yes"}), "O"),
+        ("bernoulli", ordered(frame()["b"].map({0: "yes", 1: "no"}), ["yes", "no"]), "O"),
+        ("binomial", frame()["b"].map({0: "no", 1: "yes"}), "O"),
+        ("categorical", frame()["c"], "O"),
+        ("categorical", frame()["h"] % 3, "iu"),
+        ("cumulative", ordered(frame()["c"], ["cc", "aa", "bb"]), "O"),
+    ],
+)
+def test_simulated_classes_are_the_datas_own_and_can_be_fitted(family, response, kinds):
+    r = gn.glmm("r ~ x", data=frame().assign(r=response), family=family).fit(seed=1)
+    simulated = r.simulate(2, seed=4)
+    assert (simulated.index == frame().index).all() and simulated.columns.tolist() == [0, 1]
+    for _, draw in simulated.items():
+        assert draw.to_numpy().dtype.kind in kinds
+        assert set(draw) == set(response)
+        again = gn.glmm("r ~ x", data=frame().assign(r=draw), family=family).fit(seed=1)
+        assert again.fitted.joint.target.labels == r.fitted.joint.target.labels
+        # The difference of two fits has a standard error of 1.4 of one's.
+        pd.testing.assert_index_equal(again.params.index, r.params.index)
+        assert (np.abs((again.params - r.params) / r.bse) < 4 * 1.42).all(axis=None)
+    pd.testing.assert_frame_equal(simulated, r.simulate(2, seed=4))
+
+
 def test_classes_of_a_categorical_response():
     for r in (categorical(), categorical("bb")):
         np.testing.assert_array_equal(r.predict(kind="class"), r.predict().idxmax(axis=1))
@@ -312,11 +344,15 @@ def test_simulate_is_seeded_and_leaves_the_global_generator_alone():
     assert not r.simulate(2, seed=5).equals(r.simulate(2, seed=6))
     assert torch.equal(state, torch.get_rng_state())
     assert set(np.unique(categorical().simulate(1))) == {"aa", "bb", "cc"}
-    for wrong in (0, -1, 1.5):
+    for wrong in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="replicates"):
             r.simulate(wrong)
     with pytest.raises(ValueError, match="level="):
         r.simulate(level="group")
+    for wrong, error in (("a", TypeError), (True, TypeError), (1.5, TypeError), (-1, FitError), (2**62, FitError)):
+        with pytest.raises(error, match=f"seed={wrong!r} must be"):
+            r.simulate(seed=wrong)
+    pd.testing.assert_frame_equal(r.simulate(seed=np.int64(5)), r.simulate(seed=5))
 
 
 def test_simulate_from_a_singular_covariance():

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import torch
 from _fits import bernoulli, binomial, categorical, dense, frame, gaussian, network
+from matplotlib.figure import Figure
 
 import glmmnet as gn
 from glmmnet.errors import FitError
@@ -153,9 +154,49 @@ def test_history_has_a_row_an_iteration():
     assert "sigma" in n and n["valid_deviance"].iloc[:3].notna().all()
 
 
-def test_singular():
+@pytest.mark.parametrize(
+    "formula, options, expected",
+    [
+        ("y ~ x", {}, ("Intercept",)),
+        ("y ~ 0 + x", {}, ()),
+        ("y ~ x", {"dispersion": "~ x"}, ("Intercept", "dispersion:Intercept")),
+        ("h ~ x", {"family": "cumulative"}, tuple(f"{k}|{k + 1}" for k in range(7))),
+    ],
+)
+def test_intercepts_are_rows_of_params(formula, options, expected):
+    r = gn.glmm(formula, data=frame(), **options).fit(seed=1)
+    assert r.intercepts == expected
+    assert set(expected) <= set(r.params.index)
+    assert [label.get_text() for label in r.plot.forest(Figure().subplots()).get_yticklabels()] == [
+        name for name in r.params.index if name not in expected
+    ]
+
+
+def test_not_singular():
     assert not gaussian().singular
     assert not gaussian("y ~ x").singular
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x + (x || g)"])
+def test_a_variance_of_0_is_singular(formula):
+    # Groups of equal means, as of slopes, have a likelihood that falls with their variances.
+    x = np.tile([-1.0, 1.0, 0.0], 20)
+    y = np.tile([0.3, -0.1, -0.2], 20) + 0.5 * x
+    r = gn.glmm(formula, data=pd.DataFrame({"y": y, "x": x, "g": np.repeat(np.arange(20), 3)})).fit(seed=1)
+    assert (r.vcomp["sd"].iloc[:-1] == 0).all()
+    assert r.singular
+
+
+def test_a_correlation_of_1_is_singular():
+    # Intercepts and slopes of the levels are the same numbers.
+    effect = np.repeat(np.linspace(-2, 2, 12), 25)
+    y = effect * (1 + frame()["x"]) + np.random.default_rng(1).normal(size=300)
+    data = pd.DataFrame({"y": y, "x": frame()["x"], "g": np.repeat(np.arange(12), 25)})
+    r = gn.glmm("y ~ x + (x | g)", data=data).fit(seed=1)
+    sigma = r.cov_re["g"].to_numpy()
+    assert (sigma.diagonal() > 0.1).all()
+    assert sigma[0, 1] / np.sqrt(sigma[0, 0] * sigma[1, 1]) == pytest.approx(1, abs=1e-4)
+    assert r.singular
 
 
 def test_unknown_plots_are_refused():
