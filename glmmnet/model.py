@@ -223,43 +223,12 @@ class GLMMNet:
                     if interruption.requested:
                         break
             fitted = self._finish(problem, centred, config, last, seed)
-        separating = fitted.separating
-        if separating:
-            warnings.warn(
-                f"The response is separated by {', '.join(separating)}: the likelihood rises for ever along "
-                "these coefficients or variances; the numbers are where the search stopped and mean nothing. Leave "
-                "them out or merge levels.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        elif fitted.beyond is not None:
-            warnings.warn(
-                "A fitted mean is {:.3g}, beyond every response, of which the nearest is {:.3g}: the likelihood is "
-                "flat in such means, and the numbers are no estimate. Look for a few responses that decide alone, and "
-                "leave columns out.".format(*fitted.beyond),
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        elif not last.converged and not interruption.requested:
-            warnings.warn(
-                f"EM stopped after {last.iteration} iterations before its rule was met (distance "
-                f"from the maximum {last.change:.3f} standard errors, tol {config.tol:g}); raise max_iter or look at "
-                "results.plot.history().",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        if fitted.vanished is not None:
-            part, family = fitted.vanished
-            columns = [name for name in self._joint.x_names if name.startswith(f"{part}:")]
-            warnings.warn(
-                f"The part {part!r} is estimated as 0 in every row: {', '.join(columns)} have no estimate, their "
-                f"numbers are where the search stopped. The others are those of family={family!r}: write that instead.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        if not _warn_if_no_estimate(fitted) and not interruption.requested:
+            _warn_if_unfinished(last, config)
+        _warn_if_vanished(fitted)
         history = pd.DataFrame(rows)
         seconds = time.perf_counter() - began
-        converged = last.converged and not separating and fitted.beyond is None
+        converged = last.converged and not fitted.separating and fitted.beyond is None
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)
 
     def _check_reml(self, sampler: str | Sampler | None) -> None:
@@ -332,6 +301,47 @@ class GLMMNet:
 
     def __repr__(self) -> str:
         return f"<GLMMNet {self.formula!r}, {self.family.name}, {self.design.n} rows>"
+
+
+def _warn_if_no_estimate(fitted: Fitted) -> bool:
+    """Whether the response is separated or means run away; a warning says it."""
+    if fitted.separating:
+        _warn(
+            f"The response is separated by {', '.join(fitted.separating)}: the likelihood rises for ever along "
+            "these coefficients or variances; the numbers are where the search stopped and mean nothing. Leave "
+            "them out or merge levels."
+        )
+    elif fitted.beyond is not None:
+        _warn(
+            "A fitted mean is {:.3g}, beyond every response, of which the nearest is {:.3g}: the likelihood is "
+            "flat in such means, and the numbers are no estimate. Look for a few responses that decide alone, and "
+            "leave columns out.".format(*fitted.beyond)
+        )
+    return bool(fitted.separating) or fitted.beyond is not None
+
+
+def _warn_if_unfinished(last: EMState, config: EMConfig) -> None:
+    if not last.converged:
+        _warn(
+            f"EM stopped after {last.iteration} iterations before its rule was met (distance "
+            f"from the maximum {last.change:.3f} standard errors, tol {config.tol:g}); raise max_iter or look at "
+            "results.plot.history()."
+        )
+
+
+def _warn_if_vanished(fitted: Fitted) -> None:
+    if fitted.vanished is not None:
+        part, family = fitted.vanished
+        columns = [name for name in fitted.joint.x_names if name.startswith(f"{part}:")]
+        _warn(
+            f"The part {part!r} is estimated as 0 in every row: {', '.join(columns)} have no estimate, their "
+            f"numbers are where the search stopped. The others are those of family={family!r}: write that instead."
+        )
+
+
+def _warn(message: str) -> None:
+    """A ConvergenceWarning that points to the caller of :meth:`GLMMNet.fit`."""
+    warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
 
 def _refuse_effects_of_rows(joint: JointModel) -> None:
