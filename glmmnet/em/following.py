@@ -17,11 +17,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glmmnet.exact import orthonormal_columns
+from glmmnet.fixed_part import FixedColumns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.marginal import marginal_information
 
+#: Eigenvalues of the scaled information that are none, as P is rough.
+_RANK = 1e-6
 #: Entries of P, or of WX, beyond which b stays where it is.
 _MOST_ENTRIES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Orthonormal columns in place of X: beside columns far from 0, such as years, b would be solved for too roughly.
+
+    Attributes
+    ----------
+    columns : FixedColumns
+        k of them.
+    to_beta, of_beta : Tensor, (p K, k K) and (k K, p K)
+        What turns their coefficients into beta and back, the classes innermost.
+    """
+
+    columns: FixedColumns
+    to_beta: Tensor
+    of_beta: Tensor
+
+    @classmethod
+    def of(cls, joint: JointModel) -> Basis:
+        """That of a model's X."""
+        columns, to_beta, of_beta = orthonormal_columns(joint.columns)
+        same = torch.eye(joint.n_coefficients, dtype=torch.float64)
+        return cls(columns, torch.kron(to_beta, same), torch.kron(of_beta, same))
 
 
 @dataclass(frozen=True)
@@ -30,40 +58,42 @@ class Following:
 
     Attributes
     ----------
-    pull : Tensor, (Q, C, p K)
-        P, the classes innermost.
-    covariance : Tensor, (p K, p K)
-        Sampling covariance of beta, the variances taken as known.
+    basis : Basis
+    pull : Tensor, (Q, C, k K)
+        P for its columns, the classes innermost.
+    covariance : Tensor, (k K, k K)
+        Sampling covariance of their coefficients, the variances taken as known.
     """
 
+    basis: Basis
     pull: Tensor
     covariance: Tensor
 
     @classmethod
-    def at(cls, joint: JointModel, params: Parameters, mode: Tensor, fixed: Tensor) -> Following:
+    def at(cls, joint: JointModel, basis: Basis, params: Parameters, mode: Tensor, fixed: Tensor) -> Following:
         """That with W at the mode (Q, C), given the fixed part of eta (n, C, 1)."""
         weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
-        information, pull = marginal_information(joint, params, weight, joint.columns, rough=True)
+        information, pull = marginal_information(joint, params, weight, basis.columns, rough=True)
         scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
-        inverse = torch.linalg.pinv(scale[:, None] * information * scale, hermitian=True, rtol=1e-9)
-        return cls(pull, scale[:, None] * inverse * scale)
+        inverse = torch.linalg.pinv(scale[:, None] * information * scale, hermitian=True, rtol=_RANK)
+        return cls(basis, pull, scale[:, None] * inverse * scale)
 
     @property
     def variance(self) -> Tensor:
-        """Sampling variance of each coefficient, (p K,)."""
-        return torch.diagonal(self.covariance)
+        """Sampling variance of each coefficient of X, (p K,)."""
+        return torch.einsum("ik,kl,il->i", self.basis.to_beta, self.covariance, self.basis.to_beta)
 
     def step(self, score: Tensor, gradient: Tensor) -> Tensor:
         """The step of beta, (p, K), for the mean over draws of d log p(y, b)/d beta (p, K) and d log p(y, b)/db (Q, C).
 
         The latter has mean 0 under the posterior: what follows beta takes its noise along.
         """
-        marginal = score.reshape(-1) - torch.einsum("qcm,qc->m", self.pull, gradient)
-        return (self.covariance @ marginal).reshape(score.shape)
+        marginal = self.basis.to_beta.T @ score.reshape(-1) - torch.einsum("qck,qc->k", self.pull, gradient)
+        return (self.basis.to_beta @ (self.covariance @ marginal)).reshape(score.shape)
 
     def shift(self, step: Tensor) -> Tensor:
         """What leaves b, (Q, C), when beta goes such a step (p, K)."""
-        return torch.einsum("qcm,m->qc", self.pull, step.reshape(-1))
+        return torch.einsum("qck,k->qc", self.pull, self.basis.of_beta @ step.reshape(-1))
 
 
 def has_following(joint: JointModel) -> bool:

@@ -15,7 +15,7 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.e_step import EStep
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.expansion import find_carriers
-from glmmnet.em.following import Following, has_following
+from glmmnet.em.following import Basis, Following, has_following
 from glmmnet.em.m_step import m_step
 from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
@@ -248,7 +248,7 @@ def _polish(
     if b is not None:
         e_step.start_from(b)
     carriers = find_carriers(joint)
-    follows, following = has_following(joint), None
+    basis, following = Basis.of(joint) if has_following(joint) else None, None
     pace, distance, averaged = Pace(config), Distance(), params
     least = config.min_iter if joint.terms else 0
     for t in range(config.max_iter):
@@ -258,9 +258,9 @@ def _polish(
         b = e_step(fixed, working, warmup=tune)
         assert e_step.mode is not None
         around = AroundMode.at(joint, working, e_step.mode, fixed)
-        if follows and t & (t - 1) == 0:
+        if basis is not None and t & (t - 1) == 0:
             # Before iteration 0, 1, 2, 4, 8, ...: it need not be up to date.
-            following = Following.at(joint, working, e_step.mode, fixed)
+            following = Following.at(joint, basis, working, e_step.mode, fixed)
         step = m_step(joint, carriers, working, b, f, around, following)
         if not bool(torch.isfinite(step.params.beta).all()):
             raise FitError(

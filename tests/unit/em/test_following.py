@@ -8,10 +8,11 @@ import torch
 import glmmnet as gn
 from glmmnet.em import loop
 from glmmnet.em.expansion import find_carriers
-from glmmnet.em.following import Following, has_following
+from glmmnet.em.following import Basis, Following, has_following
 from glmmnet.em.m_step import m_step
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.gaussian import gaussian_posterior
+from glmmnet.joint import Parameters
 
 
 def panel(rng, q=1000, visits=5):
@@ -31,7 +32,7 @@ def test_one_step_reaches_generalised_least_squares(terms, joint_of, parameters_
     posterior = gaussian_posterior(joint, fixed, params)
     b = posterior.draw(20)
     b = b - b.mean(dim=2, keepdim=True) + posterior.mode[:, :, None]
-    following = Following.at(joint, params, posterior.mode, fixed)
+    following = Following.at(joint, Basis.of(joint), params, posterior.mode, fixed)
     step = m_step(joint, (), params, b, following=following)
     likelihood = GaussianLikelihood(joint)
     best = torch.as_tensor(likelihood.profile(likelihood.theta(params), params.phi).beta).reshape(params.beta.shape)
@@ -54,6 +55,20 @@ def test_a_column_that_varies_between_levels_does_not_crawl(monkeypatch):
     by_em = model.fit(seed=2, max_iter=100, em_draws=5)
     assert by_em.converged and by_em.history["phase"].iloc[-1] == "polish"
     assert abs(by_em.params["age"] - best.params["age"]) < 0.05 * best.bse["age"]
+
+
+def test_a_column_far_from_zero_takes_the_same_steps():
+    data = panel(np.random.default_rng(4), q=100)
+    steps, sigma = [], torch.full((1, 1, 1), 0.6, dtype=torch.float64)
+    for far in (0.0, 1e5):
+        joint = gn.glmm("y ~ age + (1 | g)", data=data.assign(age=data["age"] + far), family="poisson")._joint
+        params = Parameters(torch.tensor([[3.8 - 0.2 * far], [0.2]], dtype=torch.float64), (sigma,), 1.0)
+        fixed = joint.fixed_eta(params)
+        mode = torch.zeros(joint.n_effects, 1, dtype=torch.float64)
+        following = Following.at(joint, Basis.of(joint), params, mode, fixed)
+        step = m_step(joint, (), params, mode[:, :, None], following=following)
+        steps.append([float(step.params.beta[1, 0] - params.beta[1, 0]), float(step.beta_variance[1, 0])])
+    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-3)
 
 
 def test_intercepts_need_no_following():
