@@ -128,7 +128,7 @@ class EStep:
             Newton sweeps for the mode, from the last one.
         warmup : int
             Transitions that may tune the step size first: they do unless the one at hand suits so far. Then the mass
-            matrix is renewed too.
+            matrix is renewed too, and after the first call the chains start anew.
         """
         if not self.joint.terms:
             self.mode = torch.zeros(0, self.joint.n_classes, dtype=torch.float64)
@@ -151,7 +151,9 @@ class EStep:
         self.copies, self._kind = copies, kind
         if self.sampler is None:
             return self._level_by_level(point, fixed, params)
-        return self._sample(self.sampler, point, fixed, params, tuning)
+        # Where tuning is due parameters may have moved: a chain that lags behind is tuned to steps that are too short.
+        anew = self.b is None or (0 < warmup <= tuning and self._calls > 1)
+        return self._sample(self.sampler, point, fixed, params, tuning, anew=anew)
 
     def _exactly(self, fixed: Tensor, params: Parameters) -> Tensor:
         if self._conjugate is not None:
@@ -168,11 +170,12 @@ class EStep:
         self.b = drawn.b[-1]
         return torch.cat(drawn.b, dim=2)
 
-    def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
+    def _sample(
+        self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int, *, anew: bool
+    ) -> Tensor:
         copies = self.copies
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
-        # A chain that lags behind new parameters would be tuned to steps that are too short where it arrives.
-        u = posterior.start(point) if self.b is None or warmup else posterior.to_u(_copied(self.b, copies))
+        u = posterior.start(point) if self.b is None or anew else posterior.to_u(_copied(self.b, copies))
         transitions = -(-self.draws // copies)
         state = SamplerState(u, self.step_size)
         result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)

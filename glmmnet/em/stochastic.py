@@ -70,8 +70,8 @@ def finish_by_scores(
         near = climb(joint, state.params, f)
         if near is None:
             return None
+        # Its chains begin at the nearest Gaussian: the draws at hand are of other parameters.
         e_step = EStep(joint, sampler, draws)
-        e_step.start_from(state.b)
         found = _by_draws(joint, near, f, e_step, min(_DRAWS_SHARE * config.tol, _FURTHEST))
         if found is None:
             return None

@@ -99,6 +99,26 @@ def test_draws_start_from_earlier_ones_however_many_copies_move(joint_of, parame
     assert step.copies > 1
 
 
+@pytest.mark.parametrize(
+    ("acceptance", "warmups", "stays"),
+    [
+        pytest.param(0.999, [12, 0, 12], [True, True, False], id="tuning is due"),
+        pytest.param(0.0, [12, 0, 0, 0], [True] * 4, id="draws were poor"),
+    ],
+)
+def test_chains_start_anew_only_where_tuning_is_due(joint_of, parameters_of, acceptance, warmups, stays):
+    joint = joint_of("bernoulli", (7, 1))
+    params, asked = parameters_of(joint), []
+    fixed, far = joint.fixed_eta(params), torch.full((7, 1, 1), 50.0, dtype=torch.float64)
+    step, found = EStep(joint, Recording(asked, acceptance), 1), []
+    for warmup in warmups:
+        step.start_from(far)
+        found.append(torch.allclose(step(fixed, params, warmup=warmup), far))
+    assert found == stays
+    # Tuned they are in either case.
+    assert asked[-1][0] > 0
+
+
 class Recording:
     """A sampler that stays where it is, with a given acceptance, and writes down what tuning it is asked for."""
 
