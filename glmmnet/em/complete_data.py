@@ -19,8 +19,8 @@ _ENTRIES_AT_ONCE = 20_000_000
 _HESSIAN_ROWS = 20_000
 #: Entries of the working matrices, with effects in standard deviations, move at most so far in one iteration.
 _LARGEST_SCALE_STEP = 0.5
-#: Information below which is none: products with it leave the range of floating point.
-_NO_INFORMATION = 1e-250
+#: Information below which is none: products with it leave the range of floating point; share of the largest that is.
+_NO_INFORMATION, _RANK = 1e-250, 1e-9
 #: The fixed part of eta moves at most so far (root mean square) in one iteration, in its unit; not where quadratic.
 _LARGEST_ETA_STEP = 2.0
 
@@ -158,7 +158,7 @@ def complete_step(
     tie = (free[:, None] == torch.arange(len(free.unique()))).to(torch.float64)
 
     def solved(information: Tensor) -> tuple[Tensor, Tensor]:
-        inverse = _scaled_pinv(tie.T @ information @ tie / draws)
+        inverse = scaled_pinv(tie.T @ information @ tie / draws)
         return (inverse @ (tie.T @ gradient / draws))[free], torch.diagonal(inverse)[free]
 
     step, variance = solved(hessian)
@@ -322,12 +322,15 @@ def _features(joint: JointModel, group: _Group, b: Tensor) -> Tensor:
     return torch.cat(columns, dim=2).reshape(joint.n * draws, -1)
 
 
-def _scaled_pinv(matrix: Tensor) -> Tensor:
-    """Inverse of a positive semi-definite matrix; directions without information (shared class shifts) stay put."""
+def scaled_pinv(matrix: Tensor, rank: float = _RANK) -> Tensor:
+    """Inverse of a positive semi-definite matrix; directions without information (shared class shifts) stay put.
+
+    They are those whose eigenvalue, each diagonal entry being 1, is below the share `rank` of the largest.
+    """
     own = torch.diagonal(matrix)
     scale = torch.where(own > _NO_INFORMATION, own.clamp_min(_NO_INFORMATION).rsqrt(), 0.0)
     scaled = scale[:, None] * matrix * scale
-    inverse = torch.linalg.pinv(scaled, hermitian=True, rtol=1e-9)
+    inverse = torch.linalg.pinv(scaled, hermitian=True, rtol=rank)
     return scale[:, None] * inverse * scale
 
 

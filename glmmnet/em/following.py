@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glmmnet.em.complete_data import scaled_pinv
 from glmmnet.exact import orthonormal_columns
 from glmmnet.fixed_part import FixedColumns
 from glmmnet.joint import JointModel, Parameters
@@ -74,9 +75,7 @@ class Following:
         """That with W at the mode (Q, C), given the fixed part of eta (n, C, 1)."""
         weight = joint.weight(fixed + joint.random_eta(mode[:, :, None]), params.phi)[..., 0]
         information, pull = marginal_information(joint, params, weight, basis.columns, rough=True)
-        scale = torch.diagonal(information).clamp_min(1e-300).rsqrt()
-        inverse = torch.linalg.pinv(scale[:, None] * information * scale, hermitian=True, rtol=_RANK)
-        return cls(basis, pull, scale[:, None] * inverse * scale)
+        return cls(basis, pull, scaled_pinv(information, _RANK))
 
     @property
     def variance(self) -> Tensor:
