@@ -34,9 +34,9 @@ from glmmnet.variance import VarianceParameter, derivative
 #: Rows x predictors x parameters beyond which the differences take too long; most parameters; most effects; most
 #: parameters x (dense rows of the factor)^3.
 _MOST_WORK, _MOST_PARAMETERS, _MOST_EFFECTS, _MOST_DENSE_WORK = 5_000_000, 100, 50_000, 2e10
-#: Most effects with a sparse factor, whose inverse takes a solve an effect, and beside a network, and most work there:
-#: what is estimated given f need not be exact.
-_MOST_SPARSE_EFFECTS, _MOST_WORK_GIVEN_F = 5000, 1_000_000
+#: Most effects with a sparse factor, whose inverse takes a solve an effect, with several linear predictors, which take
+#: minutes, and beside a network, given which estimates need not be exact; most work of the latter two.
+_FEW_EFFECTS, _LITTLE_WORK = 5000, 1_000_000
 #: Rows x predictors x pairs of draws of an expectation, pairs at least and at most, and their seed.
 _ENTRIES, _FEWEST, _MOST, _SEED = 50_000, 5, 250, 20261122
 #: Half a difference: of log standard deviations and Fisher z, and of the fixed part of eta (root mean square).
@@ -54,17 +54,18 @@ def has_observed(joint: JointModel, *, given_f: bool = False) -> bool:
         return False
     effects, parameters = joint.n_effects * joint.n_classes, n_parameters(joint)
     work = joint.n * joint.n_predictors * parameters
-    too_large = effects > (_MOST_SPARSE_EFFECTS if given_f else _MOST_EFFECTS)
-    too_dear = work > (_MOST_WORK_GIVEN_F if given_f else _MOST_WORK) or parameters > _MOST_PARAMETERS
+    plain = joint.n_predictors == 1 and not given_f
+    too_large = effects > (_MOST_EFFECTS if plain else _FEW_EFFECTS)
+    too_dear = work > (_MOST_WORK if plain else _LITTLE_WORK) or parameters > _MOST_PARAMETERS
     if too_large or too_dear or not has_factor(joint):
         return False
     rows = dense_size(joint.segments)
     few = parameters * rows**3 <= _MOST_DENSE_WORK
-    if few and effects <= _MOST_SPARSE_EFFECTS:
+    if few and effects <= _FEW_EFFECTS:
         return True
     dense = dense_rows(joint.pattern(), joint.segments)
     is_sparse = dense == 0 < rows
-    return effects <= _MOST_SPARSE_EFFECTS if is_sparse else few
+    return effects <= _FEW_EFFECTS if is_sparse else few
 
 
 @dataclass(frozen=True)

@@ -187,14 +187,15 @@ def test_a_large_dense_factor_is_too_dear():
     assert not has_observed(joint("b ~ 1 + (1 | g) + (1 | h) + (1 | k)"))
 
 
-def test_many_effects_are_affordable_with_a_blocked_factor_and_without_a_network():
+def test_many_effects_are_affordable_with_a_blocked_factor_and_one_predictor_and_without_a_network():
     rows = np.arange(12_000)
-    data = pd.DataFrame({"b": rows % 2, "g": rows // 2, "few": rows // 60, "many": rows // 4})
+    data = pd.DataFrame({"b": rows % 2, "g": rows // 2, "few": rows // 60, "many": rows // 4, "c": rows % 3})
 
-    def joint(formula):
-        return gn.glmm(formula, data=data, family="bernoulli")._joint
+    def joint(formula, family="bernoulli"):
+        return gn.glmm(formula, data=data.astype({"c": str}), family=family)._joint
 
     assert has_observed(joint("b ~ 1 + (1 | g) + (1 | few)"))
     assert not has_observed(joint("b ~ 1 + (1 | g) + (1 | few)"), given_f=True)
+    assert not has_observed(joint("c ~ 1 + (1 | many) + (1 | few)", "categorical"))
     # 3,000 rows beside the largest factor: a sparse factor, whose inverse takes a solve for each of 9,000 effects.
     assert not has_observed(joint("b ~ 1 + (1 | g) + (1 | many)"))
