@@ -369,7 +369,7 @@ class BlockedCholesky:
             return inverse[levels[:, :, None], levels[:, None, :]]
         # L_A'^-1 (I + U'U) L_A^-1 with U = L_S^-1 V', block by block.
         size = segment.q, segment.m
-        own = np.asarray(self._inverse_a.T.tobsr((segment.m, segment.m)).data).reshape(segment.q, segment.m, segment.m)
+        own = self._own_factors(segment)
         right = _solve(self._l_s, self._v.T.toarray(), upper=False).reshape(-1, *size)
         inner = np.einsum("sqi,sqj->qij", right, right) + np.eye(segment.m)
         return own @ inner @ own.transpose(0, 2, 1)
@@ -379,7 +379,7 @@ class BlockedCholesky:
         if segment.rows != self._first:
             return self.inverse_blocks(segment).sum(axis=0)
         m = segment.m
-        own = np.asarray(self._inverse_a.T.tobsr((m, m)).data).reshape(segment.q, m, m)
+        own = self._own_factors(segment)
         total: np.ndarray = np.einsum("qia,qja->ij", own, own)
         if not len(self._rest):
             return total
@@ -393,6 +393,10 @@ class BlockedCholesky:
             if i != j:
                 total[j, i] += shared
         return total
+
+    def _own_factors(self, first: Segment) -> np.ndarray:
+        """L_A'^-1 of each level, (q, m, m)."""
+        return np.asarray(self._inverse_a.T.tobsr((first.m, first.m)).data).reshape(first.q, first.m, first.m)
 
     @cached_property
     def _inverse_schur(self) -> np.ndarray:

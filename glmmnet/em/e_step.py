@@ -151,9 +151,10 @@ class EStep:
         self.copies, self._kind = copies, kind
         if self.sampler is None:
             return self._level_by_level(point, fixed, params)
-        # Where tuning is due parameters may have moved: a chain that lags behind is tuned to steps that are too short.
-        anew = self.b is None or (0 < warmup <= tuning and self._calls > 1)
-        return self._sample(self.sampler, point, fixed, params, tuning, anew=anew)
+        if 0 < warmup <= tuning and self._calls > 1:
+            # Parameters may have moved: a chain that lags behind would be tuned to steps that are too short.
+            self.b = None
+        return self._sample(self.sampler, point, fixed, params, tuning)
 
     def _exactly(self, fixed: Tensor, params: Parameters) -> Tensor:
         if self._conjugate is not None:
@@ -170,12 +171,10 @@ class EStep:
         self.b = drawn.b[-1]
         return torch.cat(drawn.b, dim=2)
 
-    def _sample(
-        self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int, *, anew: bool
-    ) -> Tensor:
+    def _sample(self, sampler: Sampler, point: Coordinates, fixed: Tensor, params: Parameters, warmup: int) -> Tensor:
         copies = self.copies
         posterior = WhitenedPosterior(self.joint, fixed, params, point.whitening, copies)
-        u = posterior.start(point) if self.b is None or anew else posterior.to_u(_copied(self.b, copies))
+        u = posterior.start(point) if self.b is None else posterior.to_u(_copied(self.b, copies))
         transitions = -(-self.draws // copies)
         state = SamplerState(u, self.step_size)
         result = sampler.draw(posterior, state, draws=transitions, warmup=warmup, metric=point.metric)

@@ -247,8 +247,8 @@ def _polish(
     e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
     if b is not None:
         e_step.start_from(b)
-    carriers = find_carriers(joint)
     basis, following = Basis.of(joint) if has_following(joint) else None, None
+    carriers = find_carriers(joint) if basis is None else ()
     pace, distance, averaged = Pace(config), Distance(), params
     least = config.min_iter if joint.terms else 0
     for t in range(config.max_iter):
