@@ -4,7 +4,15 @@ from importlib.metadata import version
 
 from glmmnet import datasets, families
 from glmmnet.em.config import EMConfig
-from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, GLMMNetError
+from glmmnet.errors import (
+    ConvergenceWarning,
+    DataWarning,
+    DesignError,
+    FitError,
+    FormulaError,
+    GLMMNetError,
+    OptionError,
+)
 from glmmnet.model import GLMMNet, glmm
 from glmmnet.results import GLMMNetResults, load
 
@@ -20,6 +28,7 @@ __all__ = [
     "GLMMNet",
     "GLMMNetError",
     "GLMMNetResults",
+    "OptionError",
     "__version__",
     "datasets",
     "families",

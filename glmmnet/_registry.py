@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
+
+from glmmnet.errors import hint
 
 T = TypeVar("T")
 
@@ -49,9 +50,7 @@ class Registry(Generic[T]):
         """The plug-in called `name`; ValueError names the nearest one that exists."""
         self._list_package()
         if name not in self._plugins:
-            near = difflib.get_close_matches(str(name), self._plugins, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self._plugins))}."
-            raise ValueError(f"There is no {self._kind} {name!r}; {hint}")
+            raise ValueError(f"There is no {self._kind} {name!r}; {hint(name, self._plugins)}")
         return self._plugins[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -14,6 +14,7 @@ from glmmnet.errors import check_alpha
 from glmmnet.families import Family, ModelledDispersion
 from glmmnet.fitted import Fitted
 from glmmnet.typing import RandomTerm
+from glmmnet.wald import coefficient_table, interval, p_values, z_values
 
 #: Largest rest of a column that counts as a combination of others, over its largest entry.
 _ROUNDING = 1e-8
@@ -38,16 +39,11 @@ class ContrastResults:
 
     def conf_int(self, alpha: float = 0.05) -> np.ndarray:
         """Intervals of R beta, (m, 2)."""
-        half = scipy.stats.norm.ppf(1 - check_alpha(alpha) / 2) * self.sd
-        return np.column_stack([self.effect - half, self.effect + half])
+        return interval(self.effect, self.sd, check_alpha(alpha))
 
     def summary_frame(self, alpha: float = 0.05) -> pd.DataFrame:
         """One row a combination: coef, std err, z, P>|z|, interval."""
-        alpha = check_alpha(alpha)
-        low, high = self.conf_int(alpha).T
-        columns = {"coef": self.effect, "std err": self.sd, "z": self.tvalue, "P>|z|": self.pvalue}
-        ends = {f"[{alpha / 2:g}": low, f"{1 - alpha / 2:g}]": high}
-        return pd.DataFrame({**columns, **ends}, index=list(self.names))
+        return coefficient_table(self.effect, self.sd, self.tvalue, check_alpha(alpha), self.names)
 
     def __str__(self) -> str:
         return str(self.summary_frame().round(4))
@@ -109,9 +105,9 @@ def t_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np.nd
     """Test each row of R beta = q."""
     effect = r @ estimate
     sd = np.sqrt(np.einsum("ij,jk,ik->i", r, covariance, r))
-    z = (effect - q) / sd
+    z = z_values(effect - q, sd)
     names = tuple(f"c{i}" for i in range(len(effect)))
-    return ContrastResults(effect, sd, z, 2 * scipy.stats.norm.sf(np.abs(z)), names)
+    return ContrastResults(effect, sd, z, p_values(z), names)
 
 
 def wald_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np.ndarray) -> WaldResult:

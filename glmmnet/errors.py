@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,12 +24,23 @@ class FitError(GLMMNetError, RuntimeError):
     """The estimation cannot go on, e.g. a non-finite likelihood."""
 
 
+class OptionError(FitError, ValueError):
+    """An option of a fit or of its results is out of range, or not for this model."""
+
+
 class ConvergenceWarning(UserWarning):
     """The fit ended before its stopping rule was met, or its draws are not to be trusted."""
 
 
 class DataWarning(UserWarning):
     """Rows were dropped or data were changed in a way the user should know of."""
+
+
+def hint(name: object, known: Iterable[str]) -> str:
+    """What to write instead of an unknown `name`: the nearest of the known ones, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}."
 
 
 def as_mapping(name: str, given: Mapping[str, Any] | None, example: str) -> dict[str, Any]:
@@ -41,18 +53,18 @@ def as_mapping(name: str, given: Mapping[str, Any] | None, example: str) -> dict
 
 
 def check_seed(seed: object) -> int:
-    """The seed as an int; TypeError or FitError unless it is a whole number in [0, 2**62)."""
+    """The seed as an int; TypeError or OptionError unless it is a whole number in [0, 2**62)."""
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"seed={seed!r} must be a whole number, 0 or more, or None.")
     if not 0 <= int(seed) < 2**62:
-        raise FitError(f"seed={seed!r} must be 0 or more and below 2**62.")
+        raise OptionError(f"seed={seed!r} must be 0 or more and below 2**62.")
     return int(seed)
 
 
 def check_alpha(alpha: object) -> float:
-    """The error probability of an interval as a float; TypeError or ValueError unless it is a number in (0, 1)."""
+    """The error probability of an interval as a float; TypeError or OptionError unless it is a number in (0, 1)."""
     if isinstance(alpha, bool) or not isinstance(alpha, Real):
         raise TypeError(f"alpha={alpha!r} must be a number between 0 and 1, e.g. 0.05.")
     if not 0 < float(alpha) < 1:
-        raise ValueError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
+        raise OptionError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")
     return float(alpha)

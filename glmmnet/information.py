@@ -85,6 +85,10 @@ class FixedCovariance:
         size = self.p * classes
         return self.matrix[:size, :size]
 
+    def beta_errors(self, classes: int) -> np.ndarray:
+        """Standard errors of the fixed effects, (p C,)."""
+        return np.sqrt(self.beta(classes).diagonal().clamp_min(0.0).numpy())
+
 
 def feature_columns(fitted: Fitted, design: Design) -> Tensor | None:
     """The last layer's columns beside X for a design's rows, (n, h), less what of them belongs to beta.

@@ -16,7 +16,7 @@ from torch import Tensor
 from glmmnet.cholesky import dense_size, factorize
 from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.em.e_step import WhitenedPosterior
-from glmmnet.errors import FitError
+from glmmnet.errors import OptionError
 from glmmnet.exact import log_volume, orthonormal
 from glmmnet.gaussian import has_exact_posterior, has_factor
 from glmmnet.joint import JointModel, Parameters
@@ -95,7 +95,7 @@ def log_likelihood(
     ------
     ValueError
         Unknown method.
-    FitError
+    OptionError
         The method does not apply to this model.
     """
     setting = _Setting(joint, params, f, sampler)
@@ -120,7 +120,7 @@ def _exact(setting: _Setting) -> LogLikelihood:
         value = float(joint.log_likelihood(setting.fixed, setting.params.phi)[0])
         return LogLikelihood(value, 0.0, "exact")
     if not joint.family.quadratic:
-        raise FitError(
+        raise OptionError(
             f"method='exact' needs the family gaussian with identity link, not {joint.family!r}; leave method= out for "
             "the best one."
         )
@@ -129,8 +129,8 @@ def _exact(setting: _Setting) -> LogLikelihood:
     return LogLikelihood(_laplace_value(setting), 0.0, "exact")
 
 
-def _too_large(method: str, joint: JointModel) -> FitError:
-    return FitError(
+def _too_large(method: str, joint: JointModel) -> OptionError:
+    return OptionError(
         f"method={method!r} needs a factor of the random effects' precision, which is too large here: "
         f"{dense_size(joint.segments)} effects are left when the largest grouping factor is eliminated; use "
         "method='thermodynamic'."
@@ -141,7 +141,7 @@ def _reml(setting: _Setting) -> LogLikelihood:
     """The exact likelihood with beta integrated out: less log|X'V^-1 X| / 2 and p of the factors (2 pi)^(-1/2)."""
     joint, params = setting.joint, setting.params
     if not joint.family.quadratic:
-        raise FitError(f"method='reml' needs the family gaussian with identity link, not {joint.family!r}.")
+        raise OptionError(f"method='reml' needs the family gaussian with identity link, not {joint.family!r}.")
     value = _exact(setting).value
     weighted = joint.row_weights.sqrt()[:, None] * joint.X
     basis, _ = orthonormal(weighted)
@@ -186,7 +186,7 @@ def _log_joint(setting: _Setting, b: Tensor) -> Tensor:
 def _agq(setting: _Setting) -> LogLikelihood:
     """Adaptive Gauss-Hermite quadrature, level by level, around each level's mode."""
     if not has_quadrature(setting.joint):
-        raise FitError(
+        raise OptionError(
             "method='agq' needs one random term with at most two effects a level; use method='thermodynamic'."
         )
     quadrature = level_quadrature(setting.joint, setting.fixed, setting.params, n_nodes(setting.joint))
@@ -250,7 +250,7 @@ def _thermodynamic(setting: _Setting) -> LogLikelihood:
     if not joint.terms:
         return _exact(setting)
     if setting.sampler is None:
-        raise FitError("method='thermodynamic' needs a sampler; fit with sampler='nuts'.")
+        raise OptionError("method='thermodynamic' needs a sampler; fit with sampler='nuts'.")
     point = _base(setting)
     copies = 1 if point.metric is not None else max(1, min(_MOST_COPIES, _COPIED_ROWS // joint.n))
     posterior = WhitenedPosterior(joint, fixed, params, point.whitening, copies)

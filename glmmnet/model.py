@@ -26,7 +26,16 @@ from glmmnet.em.levels import has_levels
 from glmmnet.em.loop import Problem, run
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
-from glmmnet.errors import ConvergenceWarning, DataWarning, DesignError, FitError, FormulaError, as_mapping, check_seed
+from glmmnet.errors import (
+    ConvergenceWarning,
+    DataWarning,
+    DesignError,
+    FitError,
+    FormulaError,
+    OptionError,
+    as_mapping,
+    check_seed,
+)
 from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
 from glmmnet.formula import parse, with_part
@@ -186,9 +195,10 @@ class GLMMNet:
             `validation` is given without an nn() block.
         ValueError
             There is no sampler of that name.
+        OptionError
+            An option's value is out of range, or it is not for this model; a ValueError.
         FitError
-            An option's value is out of range; the file at `checkpoint` is of another model; the estimation cannot go
-            on.
+            The file at `checkpoint` is of another model; the estimation cannot go on.
         OSError
             No file can be written at `checkpoint`.
 
@@ -202,7 +212,7 @@ class GLMMNet:
         config = EMConfig.from_options(options, neural=bool(self.design.neural))
         seed = _checked_seed(seed)
         if str(device) != "cpu":
-            raise FitError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")
+            raise OptionError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")
         if validation is not None and not self.design.neural:
             raise FormulaError(f"validation= holds rows out for nn() blocks; the formula {self.formula!r} has none.")
         if config.reml:
@@ -232,15 +242,15 @@ class GLMMNet:
         return GLMMNetResults(self.formula, history, converged, seconds, fitted)
 
     def _check_reml(self, sampler: str | Sampler | None) -> None:
-        """FitError where beta cannot be integrated out exactly."""
+        """OptionError where beta cannot be integrated out exactly."""
         if not self.family.quadratic:
-            raise FitError(f"reml=True is for family='gaussian' with the identity link, not {self.family!r}.")
+            raise OptionError(f"reml=True is for family='gaussian' with the identity link, not {self.family!r}.")
         if self.design.neural:
-            raise FitError(f"reml=True is for models without nn(); the formula is {self.formula!r}.")
+            raise OptionError(f"reml=True is for models without nn(); the formula is {self.formula!r}.")
         if sampler is not None:
-            raise FitError(f"reml=True maximises the exact likelihood; leave sampler={sampler!r} out.")
+            raise OptionError(f"reml=True maximises the exact likelihood; leave sampler={sampler!r} out.")
         if float(self._joint.weights.sum()) <= len(self.design.x_names):
-            raise FitError(f"reml=True needs more rows than the {len(self.design.x_names)} fixed effects.")
+            raise OptionError(f"reml=True needs more rows than the {len(self.design.x_names)} fixed effects.")
 
     def _sampler(self, sampler: str | Sampler | None) -> Sampler | None:
         if isinstance(sampler, str):

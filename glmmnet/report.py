@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 from glmmnet.cholesky import dense_size
 from glmmnet.diagnostics import Diagnostics
@@ -18,6 +17,7 @@ from glmmnet.fitted import Fitted
 from glmmnet.information import FixedCovariance, VarianceErrors, collinear_columns
 from glmmnet.likelihood import LogLikelihood
 from glmmnet.tables import Summary
+from glmmnet.wald import coefficient_table, z_values
 
 TITLE = "Mixed-Effects Neural Network Results"
 PLAIN_TITLE = "Generalized Linear Mixed Model Results"
@@ -44,7 +44,7 @@ class Report:
         return Summary(
             title=TITLE if self.fitted.predictor is not None else PLAIN_TITLE,
             header=self._header(),
-            fixed=fixed_effects(self.fitted, self.fixed_covariance, alpha),
+            fixed=self._fixed(alpha),
             neural=self._neural(),
             random=self._random(alpha),
             notes=tuple(self._notes()),
@@ -69,6 +69,11 @@ class Report:
             ("Df Variance:", str(self.df_variance)),
             ("REML Log-Lik.:" if fitted.config.reml else "Log-Likelihood:", llf),
         )
+
+    def _fixed(self, alpha: float) -> pd.DataFrame:
+        beta = self.fitted.params.beta.reshape(-1).numpy()
+        se = self.fixed_covariance.beta_errors(self.fitted.joint.n_coefficients)
+        return coefficient_table(beta, se, z_values(beta, se), alpha, fixed_names(self.fitted))
 
     def _neural(self) -> pd.DataFrame:
         columns = ["architecture", "weights", "sd_f", "var_eta"]
@@ -220,24 +225,3 @@ def method_name(fitted: Fitted) -> str:
     if not fitted.joint.family.quadratic:
         return "MCEM (Metropolis)"
     return "MCEM (exact draws)" if fitted.predictor is not None else f"{likelihood} ({_gaussian_method(fitted)[0]})"
-
-
-def fixed_effects(fitted: Fitted, covariance: FixedCovariance, alpha: float) -> pd.DataFrame:
-    """Coefficient table: coef, std err, z, P>|z| and the interval."""
-    classes = fitted.joint.n_coefficients
-    estimate = fitted.params.beta.reshape(-1).numpy()
-    se = np.sqrt(np.clip(covariance.beta(classes).diagonal().numpy(), 0.0, None))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = estimate / se
-    half = scipy.stats.norm.ppf(1 - alpha / 2) * se
-    return pd.DataFrame(
-        {
-            "coef": estimate,
-            "std err": se,
-            "z": z,
-            "P>|z|": 2 * scipy.stats.norm.sf(np.abs(z)),
-            f"[{alpha / 2:g}": estimate - half,
-            f"{1 - alpha / 2:g}]": estimate + half,
-        },
-        index=pd.Index(fixed_names(fitted)),
-    )

@@ -10,10 +10,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
 
-from glmmnet import contrasts, estimates, explained, residuals, storage
+from glmmnet import contrasts, estimates, explained, residuals, storage, wald
 from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
@@ -119,26 +118,21 @@ class GLMMNetResults:
     @property
     def tvalues(self) -> pd.Series | pd.DataFrame:
         """`params` over `bse`."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return estimates.fixed_table(self.fitted, self.fitted.params.beta.numpy() / self._se(), "z")
+        return estimates.fixed_table(self.fitted, self._z(), "z")
 
     @property
     def pvalues(self) -> pd.Series | pd.DataFrame:
         """Two-sided p-values of `tvalues` from the normal distribution."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = self.fitted.params.beta.numpy() / self._se()
-        return estimates.fixed_table(self.fitted, 2 * scipy.stats.norm.sf(np.abs(z)), "P>|z|")
+        return estimates.fixed_table(self.fitted, wald.p_values(self._z()), "P>|z|")
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Intervals of `params`: columns 0 and 1; categorical: rows (term, class)."""
-        alpha = check_alpha(alpha)
-        half = scipy.stats.norm.ppf(1 - alpha / 2) * self._se().reshape(-1)
-        centre = self.fitted.params.beta.numpy().reshape(-1)
+        beta, se = self.fitted.params.beta.numpy().reshape(-1), self._se().reshape(-1)
         labels = self.fitted.joint.coefficient_labels
         index = pd.Index(self.fitted.joint.x_names)
         if labels != ("",):
             index = pd.MultiIndex.from_product([index, labels], names=["term", "class"])
-        return pd.DataFrame({0: centre - half, 1: centre + half}, index=index)
+        return pd.DataFrame(wald.interval(beta, se, check_alpha(alpha)), index=index, columns=[0, 1])
 
     def cov_params(self) -> pd.DataFrame:
         """Covariance of the linear fixed effects; categorical: ``x[b]`` for class b."""
@@ -147,8 +141,11 @@ class GLMMNetResults:
         return pd.DataFrame(matrix, index=names, columns=names)
 
     def _se(self) -> np.ndarray:
-        diagonal = self._fixed_covariance.beta(self.fitted.joint.n_coefficients).diagonal().numpy()
-        return np.sqrt(np.clip(diagonal, 0.0, None)).reshape(-1, self.fitted.joint.n_coefficients)
+        n_coefficients = self.fitted.joint.n_coefficients
+        return self._fixed_covariance.beta_errors(n_coefficients).reshape(-1, n_coefficients)
+
+    def _z(self) -> np.ndarray:
+        return wald.z_values(self.fitted.params.beta.numpy(), self._se())
 
     @property
     def vcomp(self) -> pd.DataFrame:
@@ -242,7 +239,7 @@ class GLMMNetResults:
         ------
         ValueError
             There is no such method.
-        FitError
+        OptionError
             The method does not apply to this model.
         """
         return self.llf if method is None else self._loglike(method).value
@@ -556,7 +553,7 @@ class GLMMNetResults:
         ------
         TypeError
             `seed` is no whole number.
-        FitError
+        OptionError
             `seed` is negative or too large.
         ValueError
             `n` is no whole number of 1 or more; there is no such `level`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from glmmnet.errors import FitError
+from glmmnet.errors import OptionError, hint
 
 #: The whole-number options and the least each may be; R-hat and ESS need four draws a chain.
 _WHOLE = {
@@ -125,7 +124,7 @@ class EMConfig:
             raise TypeError(f"fit option reml={self.reml!r} must be True or False.")
         # 0 == False, but is no way to write it.
         if self.orthogonalize is not False and self.orthogonalize != "auto":
-            raise FitError(f"fit option orthogonalize={self.orthogonalize!r} must be 'auto' or False.")
+            raise OptionError(f"fit option orthogonalize={self.orthogonalize!r} must be 'auto' or False.")
 
     def _whole(self, name: str, least: int) -> None:
         """An integer, numpy's too, of at least `least`; None where the option has that."""
@@ -136,7 +135,7 @@ class EMConfig:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"fit option {name}={value!r} must be a whole number, {wanted}.")
         if value < least:
-            raise FitError(f"fit option {name}={value!r} must be {wanted}.")
+            raise OptionError(f"fit option {name}={value!r} must be {wanted}.")
         object.__setattr__(self, name, int(value))
 
     def _real(self, name: str, wanted: str, good: Callable[[float], bool]) -> None:
@@ -146,7 +145,7 @@ class EMConfig:
             raise TypeError(f"fit option {name}={value!r} must be a number, {wanted}.")
         number = float(value)
         if not (math.isfinite(number) and good(number)):
-            raise FitError(f"fit option {name}={value!r} must be {wanted}.")
+            raise OptionError(f"fit option {name}={value!r} must be {wanted}.")
         object.__setattr__(self, name, number)
 
     @classmethod
@@ -159,7 +158,5 @@ class EMConfig:
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
-                raise TypeError(f"fit() has no option {name!r}; {hint}")
+                raise TypeError(f"fit() has no option {name!r}; {hint(name, known)}")
         return cls(**(_AFTER_NETWORK | dict(options) if neural else options))

@@ -12,6 +12,7 @@ from torch import Tensor
 from glmmnet.em.boundary import floored
 from glmmnet.em.checkpoint import Checkpoint
 from glmmnet.em.config import EMConfig
+from glmmnet.em.draws import draws_at_first, draws_from_here
 from glmmnet.em.e_step import EStep
 from glmmnet.em.exact_fit import refuse_exact_fit
 from glmmnet.em.expansion import find_carriers
@@ -25,7 +26,7 @@ from glmmnet.em.steady import AroundMode
 from glmmnet.em.stochastic import finish_by_scores, has_scores
 from glmmnet.em.stopping import LEAST_GAIN, Distance, Pace, Scales, told_by
 from glmmnet.em.stretch import Stretch
-from glmmnet.errors import FitError
+from glmmnet.errors import FitError, OptionError
 from glmmnet.exact import GaussianLikelihood, exact_rows
 from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
@@ -40,10 +41,6 @@ _TUNED_ITERATIONS, _TUNING = (0, 3, 10), 12
 #: Up to so many effects the exact likelihood alone is quick; beyond, scoring goes first. Its last step is a share of
 #: the tolerance and no longer than the other number, half of both where scoring ends the fit.
 _FEW_EFFECTS, _SHARE, _LONGEST = 1000, 0.25, 0.1
-#: Draws an EM iteration of the polish, and the row-draws that small data may take instead.
-_FEW_DRAWS, _MANY_DRAWS, _ROW_DRAWS = 5, 200, 40_000
-#: Rows that cost as much as one effect (whitening takes time too).
-_WORK_AN_EFFECT = 5
 
 
 @dataclass(frozen=True)
@@ -176,8 +173,7 @@ def _given_f(
         if has_newton(joint):
             states = finish_by_newton(states, joint, f, config)
         elif has_scores(joint, given_f=problem.predictor is not None):
-            draws = config.em_draws or _draws(joint)
-            states = finish_by_scores(states, joint, f, problem.sampler, draws, config)
+            states = finish_by_scores(states, joint, f, problem.sampler, draws_at_first(joint, config), config)
         yield from states
 
 
@@ -193,7 +189,7 @@ def _maximise(
     quick = rows <= config.exact_limit
     if not quick and not can_score(joint):
         if config.reml:
-            raise FitError(
+            raise OptionError(
                 f"reml=True needs the exact likelihood, but {rows} dense rows are left after the "
                 f"largest grouping factor, more than exact_limit={config.exact_limit}; leave reml out or raise "
                 "exact_limit."
@@ -244,7 +240,7 @@ def _polish(
     b: Tensor | None = None,
 ) -> Iterator[EMState]:
     """EM with f frozen."""
-    e_step = EStep(joint, sampler, config.em_draws or _draws(joint))
+    e_step = EStep(joint, sampler, draws_at_first(joint, config))
     if b is not None:
         e_step.start_from(b)
     basis, following = Basis.of(joint) if has_following(joint) else None, None
@@ -278,6 +274,7 @@ def _polish(
         averaged = _structured(joint, averaged.blend(params, pace.weight))
         change = distance.after(move, scales, pace.weight)
         done = pace.ended(change, least)
+        e_step.draws = draws_from_here(e_step.draws, distance.noise, pace.averaged, config)
         yield EMState(
             iteration + t + 1,
             "polish",
@@ -298,9 +295,3 @@ def _structured(joint: JointModel, params: Parameters) -> Parameters:
     """`params` with each Sigma of its structure, as the mean of two is not always."""
     sigma = [term.covariance.project(matrix) for term, matrix in zip(joint.terms, params.sigma, strict=True)]
     return replace(params, sigma=tuple(sigma))
-
-
-def _draws(joint: JointModel) -> int:
-    """More draws where an E-step's whole work, rows and effects, is small."""
-    work = joint.n + _WORK_AN_EFFECT * joint.n_effects
-    return min(max(_FEW_DRAWS, _ROW_DRAWS // max(work, 1)), _MANY_DRAWS)

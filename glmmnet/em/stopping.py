@@ -230,9 +230,15 @@ class Distance:
 
     An EM step is on average `rate` times the way from where it starts to the maximum (of a quadratic likelihood), so
     that the mean of the steps over the rate is what the average lacks; their spread gives its Monte Carlo error.
+
+    Attributes
+    ----------
+    noise : float
+        The largest Monte Carlo error, in standard errors.
     """
 
     def __init__(self) -> None:
+        self.noise = 0.0
         self._mean = self._variance = torch.zeros(1, dtype=torch.float64)
         self._squares = 1.0
 
@@ -247,8 +253,12 @@ class Distance:
         self._squares = (1.0 - weight) ** 2 * self._squares + weight**2
         noise = (self._variance * self._squares).sqrt()
         counts = (scales.size >= _NEAR_ZERO) | (self._mean > _RISING * noise)
-        distance = torch.where(counts, (self._mean.abs() + noise) / (scales.rate * scales.error), 0.0)
-        return float(distance.max()) if len(distance) else 0.0
+        if not bool(counts.any()):
+            self.noise = 0.0
+            return 0.0
+        unit = scales.rate * scales.error
+        self.noise = float((noise / unit)[counts].max())
+        return float(((self._mean.abs() + noise) / unit)[counts].max())
 
 
 class Patience:

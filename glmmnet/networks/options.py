@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from glmmnet.errors import FormulaError
+from glmmnet.errors import FormulaError, hint
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -95,9 +94,7 @@ class NNOptions:
         known = [f.name for f in fields(cls)]
         for name in (*(defaults or {}), *inline):
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
-                raise FormulaError(f"nn() has no option {name!r}; {hint}")
+                raise FormulaError(f"nn() has no option {name!r}; {hint(name, known)}")
         return cls(**{**(defaults or {}), **inline})
 
 

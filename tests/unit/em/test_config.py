@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glmmnet.em.config import EMConfig
-from glmmnet.errors import FitError
+from glmmnet.errors import FitError, OptionError
 
 
 def test_unknown_option_is_refused_by_name():
@@ -53,8 +53,13 @@ def test_options_are_taken():
     ],
 )
 def test_values_out_of_range_are_named(name, value):
-    with pytest.raises(FitError, match=f"{name}={value!r} must be"):
+    with pytest.raises(OptionError, match=f"{name}={value!r} must be"):
         EMConfig(**{name: value})
+
+
+def test_a_wrong_option_is_a_value_error_and_a_fit_error():
+    assert issubclass(OptionError, ValueError)
+    assert issubclass(OptionError, FitError)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ def test_defaults_and_inline_are_not_changed() -> None:
 
 
 def test_unknown_option_is_named() -> None:
-    with pytest.raises(FormulaError, match=r"no option 'layer'; did you mean layers\?"):
+    with pytest.raises(FormulaError, match=r"no option 'layer'; did you mean 'layers'\?"):
         NNOptions.resolve({"layer": (3,)}, {})
-    with pytest.raises(FormulaError, match="no option 'q'; there are layers, activation"):
+    with pytest.raises(FormulaError, match="no option 'q'; known: activation, bins"):
         NNOptions.resolve(None, {"q": 1})
 
 
