@@ -7,7 +7,8 @@ largest term: H = L L' with L = [[L_A, 0], [V', L_S]], V = L_A^-1 B and S = C - 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -290,7 +291,19 @@ class SparseFactor:
 def _superlu(matrix: sp.csr_matrix, order: str) -> spla.SuperLU:
     """Its rows and columns keep their places in the order "NATURAL"."""
     options = {"SymmetricMode": True}
-    return spla.splu(matrix.tocsc(), permc_spec=order, diag_pivot_thresh=0.0, options=options)
+    with _flushed():
+        return spla.splu(matrix.tocsc(), permc_spec=order, diag_pivot_thresh=0.0, options=options)
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """Subnormal numbers count as 0: a factor in single precision is full of them, and took twice as long."""
+    already = np.float32(1e-40) * np.float32(1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(bool(already))
 
 
 class BlockedCholesky:

@@ -12,8 +12,8 @@ from glmmnet.typing import Draws, LogDensity, Metric, SamplerState
 
 #: Where a trajectory should end: a little beyond half a period. With fewer than two doublings it has no inside.
 _TURN, _FEWEST_DOUBLINGS = 1.15 * math.pi, 2
-#: Doublings at most while the step size is tuned.
-_TUNING_DEPTH = 4
+#: Doublings at most while the step size is tuned; those beyond half a period where the target is nearly known.
+_TUNING_DEPTH, _BEYOND = 4, 1
 
 
 @SAMPLERS.register("nuts")
@@ -77,14 +77,29 @@ class NUTS:
                 self.target_accept,
                 metric,
                 integrator=self.integrator,
-                # The first steps tried may be tiny: no reason to go far with them.
-                max_tree_depth=min(self.max_tree_depth, _TUNING_DEPTH) if warmup else self.max_tree_depth,
+                max_tree_depth=min(self.max_tree_depth, self._useful_depth(state, warmup, metric)),
             )
 
         if warmup:
             state = run_chain(kernel(state, warmup), state, 0, warmup).state
             state = SamplerState(state.u, off_resonance(float(state.step_size or 1.0)))
         return run_chain(kernel(state, 0), state, draws, 0)
+
+    def _useful_depth(self, state: SamplerState, warmup: int, metric: Metric | None) -> int:
+        """Doublings beyond which nothing is gained."""
+        if warmup:
+            # The first steps tried may be tiny: no reason to go far with them.
+            return _TUNING_DEPTH
+        if metric is None or self.integrator != "rotation" or state.step_size is None:
+            return self.max_tree_depth
+        # Beside a mass matrix that lags behind, periods differ and a turn is missed: trajectories went on for a
+        # thousand steps.
+        return doublings(state.step_size) + _BEYOND
+
+
+def doublings(step_size: float) -> int:
+    """Doublings of a trajectory that ends nearest to half a period."""
+    return max(round(math.log2(_TURN / step_size + 1.0)), _FEWEST_DOUBLINGS)
 
 
 def off_resonance(step_size: float) -> float:
@@ -94,5 +109,4 @@ def off_resonance(step_size: float) -> float:
     trajectory end just short of half of it, the next doubling comes back to its start unnoticed and the trajectory goes
     on for many periods.
     """
-    doublings = round(math.log2(_TURN / step_size + 1.0))
-    return _TURN / (2 ** max(doublings, _FEWEST_DOUBLINGS) - 1)
+    return _TURN / (2 ** doublings(step_size) - 1)
