@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from glmmnet import datasets, families
+from glmmnet import datasets, families, simulate
 from glmmnet.em.config import EMConfig
 from glmmnet.errors import (
     ConvergenceWarning,
@@ -34,4 +34,5 @@ __all__ = [
     "families",
     "glmm",
     "load",
+    "simulate",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -30,8 +30,6 @@ class TermData:
     z : Tensor, (n, r), or None when it is one column of ones
     start : int
         First row of the term in b.
-    positions : tuple of int
-        See :class:`glmmnet.typing.RandomTerm`.
     relation : Relation or None
         Known correlation of the levels; None: they are independent.
     loading : Tensor, (r, C), or None
@@ -39,32 +37,17 @@ class TermData:
     """
 
     def __init__(
-        self,
-        label: str,
-        group: str,
-        names: tuple[str, ...],
-        levels: pd.Index,
-        structure: str,
-        index: np.ndarray,
-        z: np.ndarray,
-        start: int,
-        positions: tuple[int, ...] = (),
-        relation: Relation | None = None,
-        loading: Tensor | None = None,
+        self, term: RandomTerm, start: int, relation: Relation | None = None, loading: Tensor | None = None
     ) -> None:
-        self.label, self.group, self.names, self.levels, self.structure = (
-            label,
-            group,
-            names,
-            levels,
-            structure,
-        )
-        self.covariance: Covariance = COVARIANCES[structure].at(positions)
-        self.positions, self.relation = positions, relation
-        self.index = torch.as_tensor(index)
-        self.q, self.r = len(levels), z.shape[1]
-        self.z = None if self.r == 1 and bool(np.all(z == 1.0)) else torch.as_tensor(z, dtype=torch.float64)
-        self.start, self.loading = start, loading
+        self._term = term
+        self.label, self.group, self.names = term.label, term.group, term.names
+        self.levels, self.structure = term.levels, term.structure
+        self.covariance: Covariance = COVARIANCES[term.structure].at(term.positions)
+        self.index = torch.as_tensor(term.index)
+        self.q, self.r = len(term.levels), term.z.shape[1]
+        ones = self.r == 1 and bool(np.all(term.z == 1.0))
+        self.z = None if ones else torch.as_tensor(term.z, dtype=torch.float64)
+        self.start, self.relation, self.loading = start, relation, loading
         self._double: TermData | None = None
 
     @cached_property
@@ -76,19 +59,7 @@ class TermData:
 
     def on(self, index: np.ndarray, z: np.ndarray) -> TermData:
         """The same term on other rows, or with other columns of the same effects."""
-        return TermData(
-            self.label,
-            self.group,
-            self.names,
-            self.levels,
-            self.structure,
-            index,
-            z,
-            self.start,
-            self.positions,
-            self.relation,
-            self.loading,
-        )
+        return TermData(replace(self._term, index=index, z=z), self.start, self.relation, self.loading)
 
     def single(self) -> TermData:
         """The same term in single precision, sharing the level codes."""
@@ -198,19 +169,7 @@ def term_data(term: RandomTerm, target: Target, start: int) -> TermData:
     elif loading is not None:
         loading = loading.expand(len(names), -1)
     relation = None if term.correlation is None else Relation(term.correlation, term.relatives)
-    return TermData(
-        term.label,
-        term.group,
-        names,
-        term.levels,
-        term.structure,
-        term.index,
-        z,
-        start,
-        term.positions,
-        relation,
-        loading,
-    )
+    return TermData(replace(term, names=names, z=z), start, relation, loading)
 
 
 def class_columns(z: np.ndarray, classes: int) -> np.ndarray:

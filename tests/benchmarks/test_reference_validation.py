@@ -39,13 +39,15 @@ def test_reference_names_the_fits_there_are(tmp_path: Path) -> None:
 
 def test_validation(tmp_path: Path) -> None:
     path = tmp_path / "validation.md"
+    path.write_text("Before.\n<!-- table: begin -->old<!-- table: end -->\nAfter.\n", encoding="utf-8")
     rows = rows_of(["validation", "--quick", "--table", str(path)], tmp_path / "validation.csv")
     assert rows["scenario"].tolist() == ["gaussian", "gaussian"] and rows["converged"].all()
     # Two data sets: errors far below the values themselves, which are of the order of 1.
     assert (rows.filter(like="error.").abs() < 0.4).all(axis=None)
     assert rows.filter(like="covered.").isin([0.0, 1.0]).all(axis=None)
     text = path.read_text(encoding="utf-8")
-    assert f"--table {path}" in text and text.count("| gaussian |") == 7
+    assert text.startswith("Before.") and text.endswith("After.\n") and "old" not in text
+    assert text.count("| gaussian |") == 7
 
 
 def test_table_of_validation_counts_errors_and_coverage() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from glmmnet.em.expansion import find_carriers, relocate
-from glmmnet.random_terms import TermData
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -66,9 +65,8 @@ def test_columns_that_no_row_has_together_carry_together(joint_of):
     rows = torch.arange(21) != 4
     index, z = of_level[rows], torch.eye(3, dtype=torch.float64)[time[rows]]
     between = torch.linspace(-1, 2, 21, dtype=torch.float64)[rows]
-    levels = (term.label, term.group, term.names, term.levels, term.structure, index.numpy(), z.numpy(), 0)
     X = torch.stack([torch.ones(20), between, between.sin()], dim=1).double()
-    (carrier,) = find_carriers(replace(joint, X=X, terms=(TermData(*levels),)))
+    (carrier,) = find_carriers(replace(joint, X=X, terms=(term.on(index.numpy(), z.numpy()),)))
     assert carried(carrier) == [0, 1, 2]
     columns = torch.einsum("nr,nrk->nk", z, carrier.design[index])
     torch.testing.assert_close(columns, X)
