@@ -106,12 +106,13 @@ def test_draws_in_parts_give_the_same_step(joint_of, parameters_of, monkeypatch)
 
 
 def test_without_random_terms_newton_reaches_the_estimate(joint_of):
-    """The score of the generalised linear model is 0."""
+    """The score of the generalised linear model is 0, but for a rounding error a row."""
     for family in ("gaussian", "binomial", "categorical"):
         joint = joint_of(family, p=3, n=200)
         params = starting_parameters(joint)
         _, score = joint.log_likelihood_and_score(joint.fixed_eta(params), params.phi)
-        assert float((joint.X.T @ score[..., 0]).abs().max()) < 1e-6
+        rounding = 1e-7 if joint.family.single_precision else 1e-14
+        assert float((joint.X.T @ score[..., 0]).abs().max()) < joint.n * rounding
 
 
 def test_fixed_effects_of_symmetric_classes_sum_to_zero(joint_of):
