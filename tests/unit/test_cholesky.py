@@ -123,6 +123,17 @@ def test_dense_size_leaves_out_the_largest_segment() -> None:
     assert dense_size(()) == 0
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_factor_leaves_subnormal_numbers_as_they_were(flushed: bool) -> None:
+    if not torch.set_flush_denormal(flushed):
+        pytest.skip("this processor does not flush subnormal numbers")
+    try:
+        SparseFactor(sp.csr_matrix(np.eye(3)), single=True)
+        assert (np.float32(1e-40) * np.float32(1.0) == 0.0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
 def test_sparse_factor_solves_and_draws(single: bool) -> None:
     """Twice the same pattern with other numbers: the remembered order must serve both, and more right-hand sides than

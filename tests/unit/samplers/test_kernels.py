@@ -105,6 +105,26 @@ def test_rotations_are_exact_on_the_gaussian_they_know(scaled: bool) -> None:
     np.testing.assert_allclose(result.u.var(dim=0) * mass, 1.0, atol=0.1)
 
 
+def test_a_mass_matrix_that_lags_behind_lets_no_trajectory_run_on() -> None:
+    """Half of the variances are five times as large by now: some trajectories missed the turn and took 79 steps."""
+    precision = torch.ones(400, dtype=torch.float64)
+    precision[:200] = 0.2
+
+    def gaussian(u: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.5 * (precision * u.square()).sum(), -precision * u
+
+    step = 1.15 * np.pi / 7
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        state = SamplerState(torch.randn(400, dtype=torch.float64) / precision.sqrt(), step)
+        metric = Scaled(torch.ones(400, dtype=torch.float64))
+        result = SAMPLERS["nuts"]().draw(gaussian, state, draws=400, metric=metric)
+    assert result.stats["n_steps"].max() <= 15
+    scaled = result.u.square() * precision
+    assert float(scaled[:, :200].mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(scaled[:, 200:].mean()) == pytest.approx(1.0, abs=0.02)
+
+
 def test_tuning_takes_no_steps_of_several_turns() -> None:
     """Every step is accepted there; the kicks of a large one multiply the rounding errors of a mass matrix."""
 
