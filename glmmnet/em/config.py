@@ -70,7 +70,8 @@ class EMConfig:
         maximum, Monte Carlo error included, three times in a row; methods that come closer at no cost do. 0.3, after
         a network 1: f has an error of its own.
     em_draws : int or None
-        Draws of b an EM iteration of the polish; None: 5, and more for small data, where they cost nothing.
+        Draws of b an EM iteration of the polish; None: 5, more for small data, where they cost nothing, and more where
+        their noise would keep EM from ending.
     chains, draws, warmup : int
         Final draws of b at the estimates, that feed predictions, standard errors and ArviZ, and the transitions that
         each chain takes before. At least 4 draws a chain: R-hat and ESS need as many.
