@@ -9,13 +9,13 @@ import pandas as pd
 
 from glmmnet.cholesky import dense_size
 from glmmnet.diagnostics import Diagnostics
-from glmmnet.em.scoring import can_score
 from glmmnet.em.stopping import Streak
 from glmmnet.estimates import RESIDUAL, correlations, dispersion, fixed_names, variance_components
 from glmmnet.exact import exact_rows
 from glmmnet.fitted import Fitted
 from glmmnet.information import FixedCovariance, VarianceErrors, collinear_columns
 from glmmnet.likelihood import LogLikelihood
+from glmmnet.scoring import can_score
 from glmmnet.tables import Summary
 from glmmnet.wald import coefficient_table, z_values
 

@@ -20,7 +20,6 @@ from glmmnet.em.following import Basis, Following, has_following
 from glmmnet.em.m_step import m_step
 from glmmnet.em.network import NetworkTraining, Rows, centre
 from glmmnet.em.newton import finish_by_newton, has_newton
-from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.em.state import EMState
 from glmmnet.em.steady import AroundMode
 from glmmnet.em.stochastic import finish_by_scores, has_scores
@@ -32,6 +31,7 @@ from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.networks import NeuralPredictor
 from glmmnet.samplers import SAMPLERS
+from glmmnet.scoring import VarianceScoring, can_score
 from glmmnet.typing import Sampler
 
 #: Newton steps of the starting values, on the model without random effects.

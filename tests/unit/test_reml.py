@@ -10,10 +10,10 @@ from _fits import dense, frame, gaussian
 
 import glmmnet as gn
 from glmmnet.em.loop import starting_parameters
-from glmmnet.em.scoring import VarianceScoring
 from glmmnet.errors import FitError
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.joint import JointModel
+from glmmnet.scoring import VarianceScoring
 
 FORMULA = "y ~ x + (x | g) + (1 | h)"
 

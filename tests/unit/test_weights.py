@@ -10,9 +10,9 @@ from _fits import QUICK, frame
 
 import glmmnet as gn
 from glmmnet.em.loop import starting_parameters
-from glmmnet.em.scoring import VarianceScoring
 from glmmnet.errors import DesignError
 from glmmnet.exact import GaussianLikelihood
+from glmmnet.scoring import VarianceScoring
 
 #: Far from 1, so that their mean matters.
 DATA = frame().assign(w=lambda d: 20.0 * np.exp(0.8 * d["z"]))

@@ -7,9 +7,9 @@ import torch
 
 import glmmnet as gn
 from glmmnet.em.loop import starting_parameters
-from glmmnet.em.scoring import VarianceScoring, can_score
 from glmmnet.exact import GaussianLikelihood
 from glmmnet.joint import JointModel
+from glmmnet.scoring import VarianceScoring, can_score
 
 
 def crossed(sds, seed=1, n=4000, levels=(60, 40)):
