@@ -13,8 +13,8 @@ from torch import Tensor
 
 from glmmnet.fitted import Fitted
 from glmmnet.gaussian import GaussianPosterior, gaussian_posterior
-from glmmnet.information import VarianceErrors
 from glmmnet.random_terms import TermData
+from glmmnet.variance_errors import VarianceErrors
 
 RESIDUAL = "Residual"
 #: Standard error of a log standard deviation from which a variance may be next to 0.

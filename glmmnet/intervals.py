@@ -13,8 +13,8 @@ from torch import Tensor
 from glmmnet.design import Design
 from glmmnet.errors import check_alpha
 from glmmnet.fitted import Fitted
+from glmmnet.fixed_errors import FixedCovariance, feature_columns
 from glmmnet.fixed_part import FixedColumns
-from glmmnet.information import FixedCovariance, feature_columns
 from glmmnet.prediction import (
     FEWER_POINTS,
     Request,

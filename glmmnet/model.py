@@ -38,9 +38,9 @@ from glmmnet.errors import (
 )
 from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
+from glmmnet.fixed_errors import collinear_columns
 from glmmnet.formula import parse, with_part
 from glmmnet.gaussian import has_exact_posterior
-from glmmnet.information import collinear_columns
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.networks import NeuralPredictor, build_predictor
 from glmmnet.progress import interruptible, progress_bar

@@ -13,10 +13,11 @@ from glmmnet.em.stopping import Streak
 from glmmnet.estimates import RESIDUAL, correlations, dispersion, fixed_names, variance_components
 from glmmnet.exact import exact_rows
 from glmmnet.fitted import Fitted
-from glmmnet.information import FixedCovariance, VarianceErrors, collinear_columns
+from glmmnet.fixed_errors import FixedCovariance, collinear_columns
 from glmmnet.likelihood import LogLikelihood
 from glmmnet.scoring import can_score
 from glmmnet.tables import Summary
+from glmmnet.variance_errors import VarianceErrors
 from glmmnet.wald import coefficient_table, z_values
 
 TITLE = "Mixed-Effects Neural Network Results"

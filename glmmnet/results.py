@@ -19,9 +19,10 @@ from glmmnet.diagnostics import Diagnostics, diagnose
 from glmmnet.errors import DesignError, check_alpha, check_seed
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
+from glmmnet.fixed_errors import FixedCovariance, fixed_covariance
 from glmmnet.formula.constraints import linear_constraints
 from glmmnet.inference_data import to_arviz
-from glmmnet.information import FixedCovariance, VarianceErrors, fixed_covariance, observed_information, variance_errors
+from glmmnet.information import observed_information
 from glmmnet.intervals import PredictionResults, predict_with_error
 from glmmnet.likelihood import LogLikelihood, log_likelihood
 from glmmnet.plots import PlotAccessor
@@ -31,6 +32,7 @@ from glmmnet.report import Report
 from glmmnet.tables import Summary
 from glmmnet.threads import thread_limit, torch_session
 from glmmnet.variance import is_singular, variance_parameters
+from glmmnet.variance_errors import VarianceErrors, variance_errors
 
 #: Offset of the seed for each thing that is computed after the fit, so that the order of asking changes nothing.
 _LIKELIHOOD_SEED = 101

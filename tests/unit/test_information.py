@@ -11,10 +11,12 @@ from _fits import QUICK, bernoulli, categorical, dense, frame, gaussian, network
 
 import glmmnet as gn
 from glmmnet import marginal
-from glmmnet.information import _inverse, fixed_covariance, observed_information, variance_errors
+from glmmnet.fixed_errors import fixed_covariance
+from glmmnet.information import observed_information
 from glmmnet.likelihood import log_likelihood
 from glmmnet.quadrature import derivative_nodes, second_order
 from glmmnet.variance import active_parameters, shifted
+from glmmnet.variance_errors import _inverse, variance_errors
 
 
 def test_cov_params_is_generalised_least_squares():
