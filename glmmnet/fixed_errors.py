@@ -56,7 +56,7 @@ class FixedCovariance:
 
 
 def fixed_covariance(fitted: Fitted, observed: Tensor | None) -> FixedCovariance:
-    """Inverse of the observed information where that is at hand: `observed`, of :func:`glmmnet.information.observed_information`.
+    """Inverse of the `observed` information where that is at hand, see :mod:`glmmnet.information`.
 
     Else of X'WX - X'WZ (Z'WZ + Sigma^-1)^-1 Z'WX, W averaged over the final draws, the variances taken as known. The
     last hidden layer joins X as ridge-penalised columns, so that the errors of beta know of the network.

@@ -61,7 +61,7 @@ class VarianceErrors:
 def variance_errors(fitted: Fitted, observed: Tensor | None) -> VarianceErrors:
     """Standard errors of Sigma and the residual standard deviation.
 
-    From the `observed` information, see :func:`glmmnet.information.observed_information`, or the curvature of the exact likelihood where
+    From the `observed` information, see :mod:`glmmnet.information`, or the curvature of the exact likelihood where
     one is at hand and the parameters are few, else by Louis (1982): expected complete-data information minus the
     variance of the complete-data score over the draws. Where that is indefinite or noisy, expected information of the
     linearised model.
