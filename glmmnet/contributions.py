@@ -12,8 +12,9 @@ from torch import Tensor
 
 from glmmnet.design import Design
 from glmmnet.fitted import Fitted
-from glmmnet.prediction import relatives_of, with_relatives
+from glmmnet.prediction import with_relatives
 from glmmnet.random_terms import TermData
+from glmmnet.spread import relatives_of
 from glmmnet.typing import RandomTerm
 
 _COLUMNS = ["part", "group", "term", "level", "class", "value", "effect", "contribution", "sd"]

@@ -23,10 +23,10 @@ from glmmnet.prediction import (
     marginal_mean,
     on_data,
     predict,
-    prior_spread,
     random_eta,
     row_blocks,
 )
+from glmmnet.spread import prior_spread
 
 #: Seeds after the fit's own, apart so that nothing correlates: coefficients, b of a new level, a new observation.
 _SEED_ERRORS, _SEED_LEVELS, _SEED_NEW = 1_000_003, 2_000_003, 3_000_017

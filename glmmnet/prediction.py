@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +11,15 @@ import pandas as pd
 import torch
 from pandas.api.extensions import ExtensionArray
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
 from glmmnet.design import Design
 from glmmnet.errors import DesignError
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
+from glmmnet.points import gauss_hermite, in_random_order, points_and_weights
 from glmmnet.random_terms import TermData
+from glmmnet.spread import PriorSpread, Rows, prior_spread, relatives_of, spread_of, unknown_shares, unseen_shares
 from glmmnet.typing import RandomTerm
-
-#: Some rows: a block of them, or their positions.
-Rows = slice | np.ndarray
 
 LEVELS = ("conditional", "population", "marginal")
 KINDS = ("mean", "link", "class")
@@ -32,10 +29,8 @@ NEW_LEVELS = ("population", "marginal", "error")
 _AT_ONCE = 8_000_000
 #: Seed after the fit's own, of the effects of levels without data that a known correlation has.
 _SEED_RELATIVES = 4_000_037
-#: Points that integrate over one normal number, and over several; of fewer where many such integrals are only compared.
-_NODES, _POINTS, FEWER_POINTS = 41, 1024, 256
-#: A uniform number is no closer to 0 and 1.
-_CLOSEST = 2.0**-32
+#: Points that integrate over several normal numbers; of fewer where many such integrals are only compared.
+_POINTS, FEWER_POINTS = 1024, 256
 #: Groups of like draws that stand for all where each is integrated further, and the points around each.
 _POOLED, _AROUND = 60, 21
 
@@ -151,15 +146,6 @@ def with_relatives(known: TermData, index: np.ndarray, b: Tensor) -> tuple[Tenso
     return torch.cat([effects, expected]), np.where(of_row < 0, index, known.q + of_row)
 
 
-def relatives_of(known: TermData, index: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Relatives among the levels of some rows, (k,), and which of these each row has, (n,); -1 where it has none."""
-    beyond = index >= known.q
-    which, place = np.unique(index[beyond] - known.q, return_inverse=True)
-    of_row = np.full(len(index), -1)
-    of_row[beyond] = place
-    return torch.as_tensor(which), of_row
-
-
 def _of_rows(known: TermData, place: np.ndarray, z: np.ndarray, effects: Tensor) -> Tensor:
     """A term's share of eta, each row having the effects (k, r, C, S) at its place, none where that is -1."""
     picked = effects.flatten(1).index_select(0, torch.as_tensor(np.where(place < 0, 0, place)))
@@ -197,88 +183,6 @@ def row_blocks(n: int, numbers_a_row: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-@dataclass(frozen=True)
-class PriorSpread:
-    """Z b over the prior of b, for some rows: roots of its covariance between the linear predictors.
-
-    Attributes
-    ----------
-    root : Tensor, (n, C) or (n, C, d)
-        Standard deviations of independent predictors, or what d independent normal numbers add to each.
-    """
-
-    root: Tensor
-
-    def __getitem__(self, rows: Rows) -> PriorSpread:
-        return PriorSpread(self.root[rows])
-
-    @property
-    def dimensions(self) -> int:
-        """Independent normal numbers that it takes a row."""
-        return self.root.shape[-1]
-
-    def along(self, noise: Tensor) -> Tensor:
-        """What normal numbers (n or 1, d, S) make of it, (n, C, S)."""
-        return self.root[:, :, None] * noise if self.root.dim() == 2 else self.root @ noise
-
-    def draw(self, draws: int, generator: torch.Generator) -> Tensor:
-        """Independent draws, (n, C, S)."""
-        shape = (len(self.root), self.dimensions, draws)
-        return self.along(torch.randn(shape, generator=generator, dtype=self.root.dtype))
-
-
-def prior_spread(fitted: Fitted, terms: tuple[RandomTerm, ...]) -> PriorSpread:
-    """Spread of Z b over the prior of b."""
-    return _spread(fitted, terms, [_own_variance(k, t) for k, t in zip(fitted.joint.terms, terms, strict=True)])
-
-
-def _spread(fitted: Fitted, terms: tuple[RandomTerm, ...], shares: list[Tensor]) -> PriorSpread:
-    """Spread of Z b where b has the covariance `share` times Sigma, a share (n,) a term."""
-    joint = fitted.joint
-    if joint.n_classes == joint.n_predictors and not joint.target.loadings:
-        variance = torch.zeros(len(terms[0].index), joint.n_classes, dtype=torch.float64)
-        for sigma, term, share in zip(fitted.params.sigma, terms, shares, strict=True):
-            z = torch.tensor(term.z)
-            variance += torch.einsum("n,ni,cij,nj->nc", share, z, sigma, z)
-        return PriorSpread(variance.sqrt())
-    loading = torch.cat([known.loading for known in joint.terms if known.loading is not None])
-    patterns, of_column = torch.unique(loading, dim=0, return_inverse=True)
-    n = len(terms[0].index)
-    total, start = torch.zeros(n, len(patterns), len(patterns), dtype=torch.float64), 0
-    for known, sigma, term, share in zip(joint.terms, fitted.params.sigma, terms, shares, strict=True):
-        own = of_column[start : start + known.r]
-        start += known.r
-        z = known.own_columns(torch.tensor(term.z)) * share[:, None].sqrt()
-        by_pattern = z[:, :, None] * torch.nn.functional.one_hot(own, len(patterns))
-        total += torch.einsum("nia,ij,njb->nab", by_pattern, sigma[0], by_pattern)
-    values, vectors = torch.linalg.eigh(total)
-    return PriorSpread(patterns.T @ (vectors * values.clamp_min(0.0).sqrt()[:, None]))
-
-
-def _unseen(terms: tuple[RandomTerm, ...]) -> list[Tensor]:
-    """1 where a row's level is unseen, else 0, (n,) a term."""
-    return [torch.tensor(term.index < 0, dtype=torch.float64) for term in terms]
-
-
-def _unknown(fitted: Fitted, terms: tuple[RandomTerm, ...], *, unseen: bool) -> list[Tensor]:
-    """Shares of the variance that b has given the levels in the data, (n,) a term: of relatives, of `unseen` levels."""
-    shares = [share * unseen for share in _unseen(terms)]
-    for known, term, share in zip(fitted.joint.terms, terms, shares, strict=True):
-        which, of_row = relatives_of(known, term.index)
-        if known.relation is not None and len(which):
-            share[of_row >= 0] = known.relation.conditional_variance(which)[of_row[of_row >= 0]]
-    return shares
-
-
-def _own_variance(known: TermData, term: RandomTerm) -> Tensor:
-    """Each row's diagonal entry of the known correlation of the levels, (n,); 1 without one."""
-    index = torch.tensor(term.index)
-    if known.relation is None:
-        return torch.ones(len(index), dtype=torch.float64)
-    # A level that the matrix does not have is taken as one that is related to none.
-    return torch.where(index < 0, 1.0, known.relation.own[index.clamp_min(0)])
-
-
 def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor, request: Request) -> Tensor:
     """Linear predictor of some rows at every final draw of b: (m, C, S).
 
@@ -291,41 +195,9 @@ def conditional_draws(fitted: Fitted, design: Design, rows: slice, fixed: Tensor
     eta = fixed[rows] + random_eta(fitted, design.random, rows, draws)
     eta = eta + _departures(fitted, design.random, rows, eta.shape[2])
     if request.integrates_unseen(fitted.joint.family) and any((t.index[rows] < 0).any() for t in design.random):
-        spread = _spread(fitted, design.random, _unseen(design.random))[rows]
-        eta = eta + spread.along(_beside_draws(spread.dimensions, eta.shape[2], fitted.seed))
+        spread = spread_of(fitted, design.random, unseen_shares(design.random))[rows]
+        eta = eta + spread.along(in_random_order(spread.dimensions, eta.shape[2], fitted.seed))
     return eta
-
-
-def _sobol(dimensions: int, points: int, seed: int) -> Tensor:
-    """Normal numbers that are evenly spread, (1, dimensions, points): the same for every row, so that rows compare.
-
-    References
-    ----------
-    Owen (1998), Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14(4), 466-489.
-    """
-    uniform = SobolEngine(dimensions, scramble=True, seed=seed).draw(points, dtype=torch.float64)
-    return torch.special.ndtri(uniform.clamp(_CLOSEST, 1 - _CLOSEST)).T[None]
-
-
-def _beside_draws(dimensions: int, points: int, seed: int) -> Tensor:
-    """The same in random order, as neighbours among the points, and among the draws of b, depend on each other."""
-    order = torch.randperm(points, generator=torch.Generator().manual_seed(seed))
-    return _sobol(dimensions, points, seed)[:, :, order]
-
-
-def _nodes(dimensions: int, points: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Points (1, d, N) and weights (N,) for means over d normal numbers: Gauss-Hermite, of more than two Sobol."""
-    if dimensions > 2:
-        return _sobol(dimensions, points, seed), torch.full((points,), 1 / points, dtype=torch.float64)
-    return _hermite(dimensions, _NODES if dimensions == 1 else math.isqrt(points))
-
-
-def _hermite(dimensions: int, points: int) -> tuple[Tensor, Tensor]:
-    """Gauss-Hermite points (1, d, N) and weights (N,) in one or two dimensions, `points` in each."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(points)
-    grid = np.meshgrid(*[nodes] * dimensions, indexing="ij")
-    share = weights if dimensions == 1 else np.outer(weights, weights).ravel()
-    return torch.as_tensor(np.stack([one.ravel() for one in grid])[None]), torch.as_tensor(share / share.sum())
 
 
 def _link(fitted: Fitted, design: Design, request: Request) -> Tensor:
@@ -353,7 +225,7 @@ def _mean(fitted: Fitted, design: Design, request: Request) -> Tensor:
 def _conditional_mean(fitted: Fitted, design: Design, fixed: Tensor, *, unseen: bool) -> Tensor:
     """E of the mean over the draws of b, and what these leave unknown: effects of relatives, of `unseen` levels."""
     family, phi, draws = fitted.joint.family, fitted.params.phi, fitted.draws.b
-    spread = _spread(fitted, design.random, _unknown(fitted, design.random, unseen=unseen))
+    spread = spread_of(fitted, design.random, unknown_shares(fitted, design.random, unseen=unseen))
     unknown = spread.root.flatten(1).any(dim=1).numpy()
     drawn = np.any([term.index >= 0 for term in design.random], axis=0)
     mean = family.mean(fixed, phi)[:, :, 0]
@@ -377,12 +249,12 @@ def _blocks_of(rows: np.ndarray, numbers_a_row: int) -> Iterator[np.ndarray]:
 def _mean_beyond_draws(fitted: Fitted, eta: Tensor, spread: PriorSpread) -> Tensor:
     """E of the mean over draws of some rows' linear predictors (m, C, S), and over what is spread around each."""
     if spread.dimensions == 1:
-        nodes, share = _hermite(1, _AROUND)
+        nodes, share = gauss_hermite(1, _AROUND)
         eta = _pooled(eta)
         around = (eta[..., None] + spread.along(nodes)[:, :, None]).flatten(2)
         return _weighted_mean(fitted, around, share.repeat(eta.shape[2]) / eta.shape[2])
     copies = max(round(_POINTS / eta.shape[2]), 1)
-    noise = _beside_draws(spread.dimensions, copies * eta.shape[2], fitted.seed)
+    noise = in_random_order(spread.dimensions, copies * eta.shape[2], fitted.seed)
     share = torch.full((noise.shape[2],), 1 / noise.shape[2], dtype=torch.float64)
     return _weighted_mean(fitted, eta.repeat_interleave(copies, dim=2) + spread.along(noise), share)
 
@@ -415,7 +287,7 @@ def marginal_mean(fitted: Fitted, fixed: Tensor, spread: PriorSpread, points: in
     family, phi = fitted.joint.family, fitted.params.phi
     if family.linear_mean or not len(fixed):
         return family.mean(fixed, phi)[:, :, 0]
-    nodes, share = _nodes(spread.dimensions, points, fitted.seed)
+    nodes, share = points_and_weights(spread.dimensions, points, fitted.seed)
     blocks = row_blocks(len(fixed), fixed.shape[1] * len(share))
     return torch.cat([_weighted_mean(fitted, fixed[rows] + spread[rows].along(nodes), share) for rows in blocks])
 
