@@ -1,15 +1,9 @@
-"""Posterior mode and curvature of b, and the coordinates u that whiten it: b = mode + L u.
-
-In u the posterior is nearly standard normal: a sampler needs no mass matrix and no deep trees. H = -d2 log p(y, b)
-at the mode; L = R^-T with H = R R'. H is taken whole where it is small, else its diagonal blocks, a block a level.
-"""
+"""Posterior mode of b and the curvature there, H = -d2 log p(y, b): whole where it is small, else a block a level."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +12,15 @@ from glmmnet.cholesky import factorize
 from glmmnet.gaussian import GaussianPosterior
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
 from glmmnet.random_terms import TermData
+from glmmnet.whitening import (
+    LevelWhitening,
+    Whitening,
+    WholeWhitening,
+    cholesky_of_blocks,
+    in_blocks,
+    out_of_blocks,
+    solve_blocks,
+)
 
 #: Up to this many effects (Q C) the whole precision is factored; beyond, its per-level blocks.
 WHOLE_LIMIT = 512
@@ -32,106 +35,6 @@ _FIRST_SWEEPS = 5
 _ROUNDING = 1e-13
 #: Newton steps with the whole precision at most, and the largest step of an effect that ends them.
 _WHOLE_STEPS, _WHOLE_TOLERANCE = 50, 1e-8
-
-
-class Whitening(Protocol):
-    """Coordinates u of b (Q, C, S), linear and invertible."""
-
-    mode: Tensor
-
-    def to_b(self, u: Tensor) -> Tensor:
-        """Mode + L u."""
-        ...
-
-    def from_b(self, b: Tensor) -> Tensor:
-        """L^-1 (b - mode)."""
-        ...
-
-    def pull(self, gradient: Tensor) -> Tensor:
-        """L' gradient: a gradient with respect to b becomes one with respect to u."""
-        ...
-
-    @property
-    def log_det(self) -> float:
-        """Log |det L|."""
-        ...
-
-
-class WholeWhitening:
-    """Whitening by the Cholesky factor of the whole precision."""
-
-    def __init__(self, mode: Tensor, precision: Tensor) -> None:
-        self.mode, self._precision = mode, precision
-
-    # Both when first used: where only the mode is wanted they would cost as much as finding it.
-    @cached_property
-    def _factor(self) -> Tensor:
-        factor: Tensor = torch.linalg.cholesky(self._precision)
-        return factor
-
-    @cached_property
-    def _inverse(self) -> Tensor:
-        inverse: Tensor = torch.linalg.inv(self._factor)
-        return inverse
-
-    def to_b(self, u: Tensor) -> Tensor:
-        return self.mode[:, :, None] + (self._inverse.T @ u.flatten(0, 1)).reshape(u.shape)
-
-    def from_b(self, b: Tensor) -> Tensor:
-        centred = (b - self.mode[:, :, None]).flatten(0, 1)
-        return (self._factor.T @ centred).reshape(b.shape)
-
-    def pull(self, gradient: Tensor) -> Tensor:
-        return (self._inverse @ gradient.flatten(0, 1)).reshape(gradient.shape)
-
-    @property
-    def log_det(self) -> float:
-        return -float(torch.log(torch.diagonal(self._factor)).sum())
-
-
-class LevelWhitening:
-    """Whitening by the Cholesky factors of the per-level blocks of the precision."""
-
-    def __init__(self, joint: JointModel, mode: Tensor, blocks: list[Tensor]) -> None:
-        self.mode = mode
-        self._terms = joint.terms
-        self._factors = [_cholesky(block) for block in blocks]
-        inverses = [_inverse(factor) for factor in self._factors]
-        self._to_b = _scalars_as_one([inverse.mT for inverse in inverses])
-        self._from_b = _scalars_as_one([factor.mT for factor in self._factors])
-        self._pull = _scalars_as_one(inverses)
-
-    def to_b(self, u: Tensor) -> Tensor:
-        return self.mode[:, :, None] + self._each(self._to_b, u)
-
-    def from_b(self, b: Tensor) -> Tensor:
-        return self._each(self._from_b, b - self.mode[:, :, None])
-
-    def pull(self, gradient: Tensor) -> Tensor:
-        return self._each(self._pull, gradient)
-
-    @property
-    def log_det(self) -> float:
-        return -sum(float(torch.log(torch.diagonal(f, dim1=-2, dim2=-1)).sum()) for f in self._factors)
-
-    def _each(self, matrices: list[Tensor] | Tensor, values: Tensor) -> Tensor:
-        if isinstance(matrices, Tensor):
-            return values * matrices
-        parts = []
-        for term, matrix in zip(self._terms, matrices, strict=True):
-            own = values[term.rows]
-            if matrix.shape[-1] == 1:
-                parts.append(own * matrix.reshape(term.q, -1, 1))
-            else:
-                parts.append(_out_of_blocks(matrix @ _in_blocks(term, own, matrix), own.shape))
-        return torch.cat(parts)
-
-
-def _scalars_as_one(matrices: list[Tensor]) -> list[Tensor] | Tensor:
-    """One factor for each effect, (Q, C, 1), where all blocks are 1 x 1; else the blocks of each term."""
-    if any(matrix.shape[-1] > 1 for matrix in matrices):
-        return matrices
-    return torch.cat([matrix.reshape(len(matrix), -1, 1) for matrix in matrices])
 
 
 @dataclass(frozen=True)
@@ -178,17 +81,6 @@ def _with_prior(information: Tensor, precision: Tensor) -> Tensor:
         return information + precision
     prior = torch.diag_embed(precision.permute(1, 2, 0)).permute(0, 2, 1, 3)
     return information + prior.reshape(information.shape[1:])
-
-
-def _in_blocks(term: TermData, values: Tensor, like: Tensor) -> Tensor:
-    """Values (q r, C, S) ordered as the blocks of `like`: (q, r C, S) or (q, C, r, S)."""
-    if like.dim() == 3:
-        return values.reshape(term.q, like.shape[1], -1)
-    return values.reshape(term.q, term.r, *values.shape[1:]).transpose(1, 2)
-
-
-def _out_of_blocks(values: Tensor, shape: torch.Size) -> Tensor:
-    return (values if values.dim() == 3 else values.transpose(1, 2)).reshape(shape)
 
 
 def find_mode(
@@ -286,12 +178,12 @@ def _level_mode(
         for k, (term, precision) in enumerate(zip(rows.terms, precisions, strict=True)):
             _, score = rows.log_likelihood_and_score(eta, params.phi)
             information = sweep[k] if sweep else term.information(joint.weight(eta, params.phi)[..., 0])
-            factor = _cholesky(_with_prior(information, precision))
+            factor = cholesky_of_blocks(_with_prior(information, precision))
             own = mode[term.rows].reshape(term.q, term.r, -1)
             pulled = torch.einsum("cij,qjc->qic", precision, own).reshape(-1, joint.n_classes)
             gradient = term.transpose(score)[:, :, 0] - pulled
-            half = _solve(factor, _in_blocks(term, gradient[:, :, None], factor), upper=False)
-            step = _out_of_blocks(_solve(factor.mT, half, upper=True), gradient.shape)
+            half = solve_blocks(factor, in_blocks(term, gradient[:, :, None], factor), upper=False)
+            step = out_of_blocks(solve_blocks(factor.mT, half, upper=True), gradient.shape)
             step = _damped(joint, step, _longest(term))
             if _is_watched(joint) and not roughly:
                 share = _level_share(joint, term, eta, mode[term.rows], step, gradient, params.phi, precision)
@@ -384,21 +276,6 @@ def _share(value: Callable[[Tensor], Tensor], slope: Tensor) -> Tensor:
         longer &= there > gain
         share, gain = torch.where(longer, farther, share), torch.where(longer, there, gain)
     return share
-
-
-def _cholesky(blocks: Tensor) -> Tensor:
-    """Factors of blocks (..., m, m); of m = 1 in less than a tenth of the general routine's time."""
-    return blocks.sqrt() if blocks.shape[-1] == 1 else torch.linalg.cholesky(blocks)
-
-
-def _inverse(factors: Tensor) -> Tensor:
-    return factors.reciprocal() if factors.shape[-1] == 1 else torch.linalg.inv(factors)
-
-
-def _solve(factors: Tensor, values: Tensor, *, upper: bool) -> Tensor:
-    if factors.shape[-1] == 1:
-        return values / factors
-    return torch.linalg.solve_triangular(factors, values, upper=upper)
 
 
 def level_whitening(joint: JointModel, mode: Tensor, fixed: Tensor, params: Parameters) -> LevelWhitening:

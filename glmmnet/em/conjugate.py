@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.joint import JointModel, Parameters, away_from_singular
-from glmmnet.laplace import LevelWhitening, level_whitening
+from glmmnet.laplace import level_whitening
+from glmmnet.whitening import LevelWhitening
 
 #: Root mean square of what is left of the equations of the mode and of a deviation from it, in posterior standard
 #: deviations level by level.

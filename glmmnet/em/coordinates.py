@@ -16,7 +16,8 @@ from torch import Tensor
 
 from glmmnet.cholesky import NEARLY_DENSE, SparseFactor, is_nearly_dense, may_factorize, sparse_factor
 from glmmnet.joint import MANY_CLASSES, JointModel, Parameters
-from glmmnet.laplace import WHOLE_LIMIT, Whitening, damped, find_mode
+from glmmnet.laplace import WHOLE_LIMIT, damped, find_mode
+from glmmnet.whitening import Whitening
 
 #: Cost of a solve with one entry of the factor for each row and term, in gradients of the log density.
 _SOLVE_COST = 0.7

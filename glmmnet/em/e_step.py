@@ -14,8 +14,8 @@ from glmmnet.em.coordinates import Coordinates, CoordinateSystem
 from glmmnet.em.levels import LevelPosterior
 from glmmnet.gaussian import gaussian_posterior
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import Whitening
 from glmmnet.typing import Sampler, SamplerState
+from glmmnet.whitening import Whitening
 
 #: Calls until curvature and mass matrix are renewed; more often at first.
 _RENEWED, _AT_FIRST = 8, 3

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from glmmnet.joint import JointModel, Parameters
-from glmmnet.laplace import Whitening
 from glmmnet.quadrature import has_quadrature
+from glmmnet.whitening import Whitening
 
 #: Degrees of freedom of the proposals: their tails must be heavier than the posterior's.
 _DF = 5.0

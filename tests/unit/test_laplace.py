@@ -13,7 +13,8 @@ from glmmnet import gaussian, laplace
 from glmmnet.families import Categorical, Gamma, StudentT
 from glmmnet.gaussian import gaussian_posterior, has_exact_posterior
 from glmmnet.joint import Parameters
-from glmmnet.laplace import LevelWhitening, WholeWhitening, find_mode, laplace_posterior, level_blocks
+from glmmnet.laplace import find_mode, laplace_posterior, level_blocks
+from glmmnet.whitening import LevelWhitening, WholeWhitening
 
 MODELS = {
     "one factor": ("bernoulli", (7, 1)),
