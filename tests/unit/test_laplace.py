@@ -161,16 +161,10 @@ def test_mode_does_not_depend_on_the_unit_of_a_slope(scale, limit, model_of):
     expected = find_mode(joint, fixed, params).mode
     unit = torch.tensor([1.0, scale], dtype=torch.float64)
     term = joint.terms[0]
-    other = replace(joint, terms=(with_z(term, (term.z / unit).numpy()),))
+    other = replace(joint, terms=(term.on(term.index.numpy(), (term.z / unit).numpy()),))
     sigma = unit[:, None] * params.sigma[0] * unit
     found = find_mode(other, fixed, Parameters(params.beta, (sigma,), 1.0)).mode
     torch.testing.assert_close(found / unit.repeat(6)[:, None], expected, rtol=1e-3, atol=1e-4)
-
-
-def with_z(term, z):
-    return type(term)(
-        term.label, term.group, term.names, term.levels, term.structure, term.index.numpy(), z, term.start
-    )
 
 
 def test_related_levels_do_not_part_into_blocks(model_of, monkeypatch):

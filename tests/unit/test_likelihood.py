@@ -145,10 +145,7 @@ def crossed(two_factors, joint_of):
     """That model, its parameters and its likelihood summed over a grid, conditional on the three column effects."""
     rows, columns, y = two_factors
     joint = joint_of("bernoulli", (3, 1), (3, 1), n=18, p=1)
-    terms = tuple(
-        type(t)(t.label, t.group, t.names, t.levels, t.structure, index, np.ones((18, 1)), t.start)
-        for t, index in zip(joint.terms, (rows, columns), strict=True)
-    )
+    terms = tuple(t.on(index, np.ones((18, 1))) for t, index in zip(joint.terms, (rows, columns), strict=True))
     joint = replace(joint, terms=terms, target=replace(joint.target, y=torch.as_tensor(y)[:, None, None]))
     sigma = tuple(torch.full((1, 1, 1), sd**2, dtype=torch.float64) for sd in SDS)
     params = Parameters(torch.full((1, 1), 0.2, dtype=torch.float64), sigma, 1.0)
