@@ -11,9 +11,9 @@ from glmmnet.joint import JointModel
 _FEW, _MANY, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
 _WORK_AN_EFFECT = 5
-#: Averaged iterations that noise may ask for; how many times as many draws are taken at once instead; averaged
-#: iterations before a noise is known.
-_PATIENT, _TIMES, _KNOWN = 64, 4, 8
+#: Averaged iterations that noise may ask for; how many times as many draws are taken at once instead; after which
+#: averaged iterations: before, a noise is not known, later, it is what little is left of a slow way.
+_PATIENT, _TIMES, _LOOKS = 64, 4, (8, 16, 32)
 
 
 def draws_at_first(joint: JointModel, config: EMConfig) -> int:
@@ -40,8 +40,7 @@ def draws_from_here(draws: int, noise: float, averaged: int, config: EMConfig) -
     averaged : int
         Iterations that are averaged.
     """
-    doubled = averaged >= _KNOWN and averaged & (averaged - 1) == 0
-    if config.em_draws is not None or not doubled:
+    if config.em_draws is not None or averaged not in _LOOKS:
         return draws
     wanted = averaged * (noise / config.tol) ** 2 / _PATIENT
     return min(math.ceil(draws * min(max(wanted, 1.0), _TIMES)), max(draws, _MANY))

@@ -271,8 +271,9 @@ def _polish(
         moving = max(gain, LEAST_GAIN)
         params = _structured(joint, params.blend(step.params, moving, of_sigma))
         e_step.shift(moving * step.shift)
-        averaged = _structured(joint, averaged.blend(params, pace.weight))
-        change = distance.after(move, scales, pace.weight)
+        weight = pace.weight(b.shape[2])
+        averaged = _structured(joint, averaged.blend(params, weight))
+        change = distance.after(move, scales, weight)
         done = pace.ended(change, least)
         e_step.draws = draws_from_here(e_step.draws, distance.noise, pace.averaged, config)
         yield EMState(

@@ -204,7 +204,7 @@ class Pace:
     def __init__(self, config: EMConfig) -> None:
         self._config = config
         self._drift, self._streak = Drift(), Streak(config.tol)
-        self.averaged, self._full = 0, 0
+        self.averaged, self._full, self._counted = 0, 0, 0
 
     def gain(self, move: Tensor) -> float:
         """Share to go of this iteration's full step `move`, in standard errors."""
@@ -215,10 +215,14 @@ class Pace:
             self._full += 1
         return max(self.averaged, 1) ** -self._config.averaging
 
-    @property
-    def weight(self) -> float:
-        """Share of this iteration in the average: the t-th counts t times, so that the way there is forgotten."""
-        return 2.0 / (max(self.averaged, 1) + 1.0)
+    def weight(self, draws: int) -> float:
+        """Share of this iteration, of so many draws, in the average; once an iteration.
+
+        The t-th counts t times, so that the way there is forgotten, and as often as it has draws.
+        """
+        count = max(self.averaged, 1) * draws
+        self._counted = count + (self._counted if self.averaged else 0)
+        return count / self._counted
 
     def ended(self, distance: float, least: int) -> bool:
         """Whether EM may stop at such a distance from the maximum, at least so many iterations being averaged."""

@@ -20,7 +20,8 @@ def test_small_data_have_more_draws_at_first(joint_of):
     [
         (0.5, 8, 5),  # 8 iterations would do
         (0.5 * 16**0.5, 8, 10),  # 128, where 64 are asked for
-        (0.5 * 16**0.5, 9, 5),  # not a power of two
+        (0.5 * 16**0.5, 9, 5),  # looked at after 8, 16 and 32
+        (0.5 * 16**0.5, 64, 5),
         (0.5 * 16**0.5, 4, 5),  # too early to tell
         (50.0, 8, 20),  # no more than four times as many at once
     ],

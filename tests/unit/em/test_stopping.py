@@ -71,9 +71,17 @@ def test_averages_count_later_iterations_more():
     pace, average = Pace(EMConfig(burn_in=0)), 0.0
     for k, sign in enumerate([1.0, -1.0, 1.0, -1.0, 1.0], start=1):
         pace.gain(torch.tensor([sign], dtype=torch.float64))
-        average += pace.weight * (k - average)
+        average += pace.weight(5) * (k - average)
     # Full steps, the first here, are not averaged: of 2, 3, 4 and 5 the last counts four times.
     assert average == pytest.approx((2 + 2 * 3 + 3 * 4 + 4 * 5) / 10)
+
+
+def test_averages_count_iterations_as_often_as_they_have_draws():
+    pace, average = Pace(EMConfig(burn_in=0)), 0.0
+    for k, (sign, draws) in enumerate([(1.0, 5), (-1.0, 5), (1.0, 5), (-1.0, 20)], start=1):
+        pace.gain(torch.tensor([sign], dtype=torch.float64))
+        average += pace.weight(draws) * (k - average)
+    assert average == pytest.approx((5 * 2 + 2 * 5 * 3 + 3 * 20 * 4) / (5 + 10 + 60))
 
 
 def scales(rate, size=(float("inf"), float("inf"))):
@@ -103,8 +111,9 @@ def test_distance_is_of_the_size_of_what_the_average_lacks():
             move = -rate * theta + 0.1 * float(torch.randn(()))
             gain = min(pace.gain(torch.tensor([move]).double()) / rate, 1.0)
             theta += gain * move
-            average += pace.weight * (theta - average)
-            far = distance.after(torch.tensor([move]).double(), scales((rate,), (float("inf"),)), pace.weight)
+            weight = pace.weight(5)
+            average += weight * (theta - average)
+            far = distance.after(torch.tensor([move]).double(), scales((rate,), (float("inf"),)), weight)
         ratios.append(abs(average) / far)
     assert 0.15 < sorted(ratios)[50] < 1.0
     assert sum(ratio < 2.0 for ratio in ratios) >= 95
