@@ -221,7 +221,7 @@ class Pace:
         The t-th counts t times, so that the way there is forgotten, and as often as it has draws.
         """
         count = max(self.averaged, 1) * draws
-        self._counted = count + (self._counted if self.averaged else 0)
+        self._counted = count + (self._counted if self.averaged > 1 else 0)
         return count / self._counted
 
     def ended(self, distance: float, least: int) -> bool:
