@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from glmmnet.errors import hint
+from glmmnet.errors import OptionError, hint
 
 T = TypeVar("T")
 
@@ -47,10 +47,10 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """The plug-in called `name`; ValueError names the nearest one that exists."""
+        """The plug-in called `name`; OptionError names the nearest one that exists."""
         self._list_package()
         if name not in self._plugins:
-            raise ValueError(f"There is no {self._kind} {name!r}; {hint(name, self._plugins)}")
+            raise OptionError(f"There is no {self._kind} {name!r}; {hint(name, self._plugins)}")
         return self._plugins[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +11,15 @@ import scipy.stats
 import torch
 
 from glmmnet.covariances import COVARIANCES
-from glmmnet.errors import check_alpha
+from glmmnet.errors import OptionError, check_alpha
 from glmmnet.families import Family, ModelledDispersion
 from glmmnet.fitted import Fitted
+from glmmnet.formula.constraints import linear_constraints
 from glmmnet.typing import RandomTerm
 from glmmnet.wald import coefficient_table, interval, p_values, z_values
+
+#: Text, several, the matrix R, or (R, q).
+Hypothesis = str | Sequence[str] | np.ndarray | tuple[np.ndarray, np.ndarray]
 
 #: Largest rest of a column that counts as a combination of others, over its largest entry.
 _ROUNDING = 1e-8
@@ -91,14 +96,29 @@ class LRTResult:
         return f"{text}\nconservative: a variance is tested at 0" if self.boundary else text
 
 
-def check_contrasts(r: np.ndarray, names: list[str]) -> None:
-    """ValueError unless each row of R constrains a coefficient, one column a name."""
+def hypothesis(given: Hypothesis, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """R (m, k) and q (m,) of R beta = q, one column a name; OptionError unless each row constrains a coefficient."""
+    if isinstance(given, str):
+        return linear_constraints(given, names)
+    if isinstance(given, list | tuple) and given and all(isinstance(one, str) for one in given):
+        return linear_constraints(", ".join(map(str, given)), names)
+    matrix, values = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    try:
+        r = np.atleast_2d(np.asarray(matrix, dtype=float))
+        q = np.zeros(len(r)) if values is None else np.asarray(values, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"r_matrix={given!r} must be text such as 'x1 - x2 = 0', a matrix R of {len(names)} columns, or (R, q)."
+        ) from None
     if r.ndim != 2 or r.shape[1] != len(names):
-        raise ValueError(f"r_matrix has shape {r.shape}; it needs {len(names)} columns, one for each of {names}.")
-    if not np.isfinite(r).all():
-        raise ValueError("r_matrix holds values that are not finite.")
+        raise OptionError(f"r_matrix has shape {r.shape}; it needs {len(names)} columns, one for each of {names}.")
+    if len(q) != len(r):
+        raise OptionError(f"q has {len(q)} values; R has {len(r)} rows.")
+    if not (np.isfinite(r).all() and np.isfinite(q).all()):
+        raise OptionError("r_matrix holds values that are not finite.")
     if (empty := np.flatnonzero(~r.any(axis=1))).size:
-        raise ValueError(f"row {empty[0]} of r_matrix is all zero; it constrains nothing.")
+        raise OptionError(f"row {empty[0]} of r_matrix is all zero; it constrains nothing.")
+    return r, q
 
 
 def t_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np.ndarray) -> ContrastResults:
@@ -117,7 +137,7 @@ def wald_test(estimate: np.ndarray, covariance: np.ndarray, r: np.ndarray, q: np
     df = int(np.linalg.matrix_rank(middle))
     inverse = np.linalg.pinv(middle, hermitian=True)
     if np.abs(middle @ inverse @ difference - difference).max() > 1e-6 * np.abs(difference).max():
-        raise ValueError("the hypotheses contradict each other, or constrain what the data do not identify.")
+        raise OptionError("the hypotheses contradict each other, or constrain what the data do not identify.")
     statistic = float(difference @ inverse @ difference)
     return WaldResult(statistic, df, float(scipy.stats.chi2.sf(statistic, df)))
 
@@ -129,14 +149,14 @@ def lr_test(llf: float, df: int, restricted_llf: float, restricted_df: int, se: 
 
 
 def check_nested(larger: Fitted, smaller: Fitted, df: int, smaller_df: int) -> None:
-    """ValueError unless the larger model, of `df` parameters, contains the smaller one on the same rows.
+    """OptionError unless the larger model, of `df` parameters, contains the smaller one on the same rows.
 
     What is in an nn() block is not looked into: it may hold any function of its variables.
     """
     _check_data(larger, smaller)
     _check_likelihoods(larger, smaller)
     if df <= smaller_df:
-        raise ValueError(
+        raise OptionError(
             f"the other model has {smaller_df} parameters, this one {df}: compare the larger model with the "
             "smaller, larger.compare_lr_test(smaller)."
         )
@@ -145,7 +165,7 @@ def check_nested(larger: Fitted, smaller: Fitted, df: int, smaller_df: int) -> N
     for term in smaller.design.random:
         for part in _separate(term):
             if not any(_holds(one, part) for one in held):
-                raise ValueError(
+                raise OptionError(
                     f"the larger model does not contain the smaller one's random term `{term.label}`; it needs one of "
                     "the same groups with these columns, and a structure that has theirs as a special case."
                 )
@@ -162,17 +182,17 @@ def tests_a_variance(larger: Fitted, smaller: Fitted) -> bool:
 def _check_data(larger: Fitted, smaller: Fitted) -> None:
     one, other = larger.joint, smaller.joint
     if one.nobs != other.nobs:
-        raise ValueError(f"the models were fitted to {one.nobs} and {other.nobs} rows; they need the same rows.")
+        raise OptionError(f"the models were fitted to {one.nobs} and {other.nobs} rows; they need the same rows.")
     if one.family.name != other.family.name or not torch.equal(one.target.y, other.target.y):
-        raise ValueError("the models have different responses or families; their likelihoods do not compare.")
+        raise OptionError("the models have different responses or families; their likelihoods do not compare.")
     if (one.divisor is None) != (other.divisor is None):
-        raise ValueError("one model has precision weights, the other has not; fit both with the same weights.")
+        raise OptionError("one model has precision weights, the other has not; fit both with the same weights.")
     same = one.divisor is None or other.divisor is None or torch.equal(one.divisor, other.divisor)
     if not same or not torch.equal(one.weights, other.weights):
-        raise ValueError("the models have different weights; fit both with the same weights.")
+        raise OptionError("the models have different weights; fit both with the same weights.")
     offsets = smaller.design.offset - larger.design.offset
     if np.abs(offsets).max(initial=0.0) > 1e-12 and not _spans(_columns(larger, ""), offsets[:, None]):
-        raise ValueError(
+        raise OptionError(
             "the models have different offsets, and the columns of the larger one do not make up for it; give both the "
             "same offset()."
         )
@@ -184,14 +204,14 @@ def _check_likelihoods(larger: Fitted, smaller: Fitted) -> None:
         # Independent effects of the classes are a special case of correlated ones.
         correlated = name == "class_cov" and value == "us"
         if not correlated and value != other.options.get(name, value):
-            raise ValueError(
+            raise OptionError(
                 f"the families differ: {name}={value!r} in this model, {other.options[name]!r} in the other; fit both "
                 "with the same."
             )
     if larger.config.reml != smaller.config.reml:
-        raise ValueError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
+        raise OptionError("one model is fitted by REML, the other by ML; fit both with the same reml=.")
     if larger.config.reml and not _same_columns(larger, smaller):
-        raise ValueError(
+        raise OptionError(
             "REML likelihoods of models with different fixed effects do not compare: each integrates its own beta "
             "out. Fit both with reml=False."
         )
@@ -213,7 +233,7 @@ def _plain(family: Family) -> Family:
 def _check_fixed(larger: Fitted, smaller: Fitted) -> None:
     networks, inside = ({name for term in f.design.neural for name in term.variables} for f in (larger, smaller))
     if missing := sorted(inside - networks):
-        raise ValueError(f"the smaller model has {', '.join(missing)} in nn(), the larger one has not.")
+        raise OptionError(f"the smaller model has {', '.join(missing)} in nn(), the larger one has not.")
     for part in dict.fromkeys(smaller.design.x_parts):
         if part == "" and larger.design.neural:
             # f may be any function of its inputs.
@@ -227,7 +247,7 @@ def _check_fixed(larger: Fitted, smaller: Fitted) -> None:
             if own == part and not _spans(held, column[:, None])
         ]
         if outside:
-            raise ValueError(
+            raise OptionError(
                 f"the larger model does not contain the smaller one's fixed effects {', '.join(outside)}: their "
                 "columns are no combination of its own."
             )

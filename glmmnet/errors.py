@@ -9,7 +9,7 @@ from typing import Any
 
 
 class GLMMNetError(Exception):
-    """Base of every error raised on purpose by glmmnet."""
+    """Base of the errors raised on purpose by glmmnet; arguments of a wrong type raise TypeError."""
 
 
 class FormulaError(GLMMNetError, ValueError):
@@ -25,11 +25,11 @@ class FitError(GLMMNetError, RuntimeError):
 
 
 class OptionError(FitError, ValueError):
-    """An option of a fit or of its results is out of range, or not for this model."""
+    """An option is out of range, unknown, or not for this model: a ValueError too."""
 
 
 class ConvergenceWarning(UserWarning):
-    """The fit ended before its stopping rule was met, or its draws are not to be trusted."""
+    """The fit ended before its stopping rule was met, or its numbers are not to be trusted."""
 
 
 class DataWarning(UserWarning):
@@ -61,9 +61,14 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
-def check_alpha(alpha: object) -> float:
+def is_number(value: object) -> bool:
+    """Whether it is a real number, numpy's too, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_alpha(alpha: Any) -> float:
     """The error probability of an interval as a float; TypeError or OptionError unless it is a number in (0, 1)."""
-    if isinstance(alpha, bool) or not isinstance(alpha, Real):
+    if not is_number(alpha):
         raise TypeError(f"alpha={alpha!r} must be a number between 0 and 1, e.g. 0.05.")
     if not 0 < float(alpha) < 1:
         raise OptionError(f"alpha={alpha!r} must lie between 0 and 1, e.g. 0.05.")

@@ -20,6 +20,9 @@ from glmmnet.joint import JointModel, Parameters
 from glmmnet.networks import NeuralBlock, NeuralPredictor
 from glmmnet.typing import Sampler
 
+#: Draws that tell whether a row is cut off by its link, and standard deviations of its linear predictor that say so.
+_EDGE_DRAWS, _NEAR_EDGE = 100, 2.0
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -119,6 +122,15 @@ class Fitted:
     def centre(self) -> Tensor:
         """Linear predictors of the training rows at the posterior mean of b, (n, C, 1)."""
         return self.fixed + self.joint.random_eta(self.mean_b)
+
+    @property
+    def cut_off(self) -> int:
+        """Rows in which only the link's end keeps the linear predictor from going on, see :meth:`Family.at_edge`."""
+        edge = self.joint.family.at_edge(self.joint.target.y)
+        if edge is None or not self.joint.terms:
+            return 0
+        eta = (self.fixed + self.joint.random_eta(self.thinned(_EDGE_DRAWS)))[edge, 0]
+        return int((eta.mean(dim=1) - self.joint.family.link.least_eta < _NEAR_EDGE * eta.std(dim=1)).sum())
 
     @property
     def vanished(self) -> tuple[str, str] | None:

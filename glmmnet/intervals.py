@@ -80,7 +80,7 @@ class PredictionResults:
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, OptionError
             `alpha` is no number, or not between 0 and 1.
         """
         alpha = check_alpha(alpha)

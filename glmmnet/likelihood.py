@@ -93,15 +93,13 @@ def log_likelihood(
 
     Raises
     ------
-    ValueError
-        Unknown method.
     OptionError
-        The method does not apply to this model.
+        Unknown method, or one that does not apply to this model.
     """
     setting = _Setting(joint, params, f, sampler)
     name = best_method(joint) if method is None else method
     if name not in _METHODS:
-        raise ValueError(f"There is no likelihood method {name!r}; methods: {', '.join(_METHODS)}.")
+        raise OptionError(f"There is no likelihood method {name!r}; methods: {', '.join(_METHODS)}.")
     return _METHODS[name](setting)
 
 

@@ -115,24 +115,24 @@ def _exp(eta: Tensor) -> Tensor:
     return torch.exp(_within_exp(eta))
 
 
-def _least(eta: Tensor) -> float:
+def least_positive(eta: Tensor) -> float:
     """Smallest value that `_positive` leaves as it is."""
     return float(torch.finfo(eta.dtype).tiny ** 0.25)
 
 
 def _positive(eta: Tensor) -> Tensor:
     """Eta; from a tiny value down a hyperbola that meets it smoothly and stays above 0."""
-    least = _least(eta)
+    least = least_positive(eta)
     return torch.where(eta > least, eta, least**2 / (2 * least - eta.clamp_max(least)))
 
 
 def _positive_log_slope(eta: Tensor) -> Tensor:
-    least = _least(eta)
+    least = least_positive(eta)
     return 1.0 / torch.where(eta > least, eta, 2 * least - eta)
 
 
 def _away_from_zero(eta: Tensor) -> Tensor:
-    least = _least(eta)
+    least = least_positive(eta)
     return torch.where(eta.abs() > least, eta, torch.copysign(torch.full_like(eta, least), eta))
 
 

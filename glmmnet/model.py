@@ -34,7 +34,6 @@ from glmmnet.errors import (
     FormulaError,
     OptionError,
     as_mapping,
-    check_seed,
 )
 from glmmnet.families import Family, resolve, with_formulas
 from glmmnet.fitted import Fitted, Projection, inputs
@@ -46,7 +45,7 @@ from glmmnet.networks import NeuralPredictor, build_predictor
 from glmmnet.progress import interruptible, progress_bar
 from glmmnet.results import GLMMNetResults
 from glmmnet.samplers import SAMPLERS
-from glmmnet.threads import torch_session
+from glmmnet.threads import seed_or_fresh, torch_session
 from glmmnet.typing import Sampler, WeightKind
 
 
@@ -111,9 +110,9 @@ class GLMMNet:
         if not isinstance(data, pd.DataFrame):
             raise TypeError(f"data is a {type(data).__name__}; give a pandas DataFrame.")
         if weight_kind not in get_args(WeightKind):
-            raise ValueError(f"weight_kind={weight_kind!r} must be {' or '.join(map(repr, get_args(WeightKind)))}.")
+            raise OptionError(f"weight_kind={weight_kind!r} must be {' or '.join(map(repr, get_args(WeightKind)))}.")
         if weight_kind == "precision" and weights is None:
-            raise ValueError("weight_kind='precision' says what weights= means; no weights are given.")
+            raise OptionError("weight_kind='precision' says what weights= means; no weights are given.")
         columns = list(data.columns)
         resolved, parts = with_formulas(resolve(family), {"zi": zi, "dispersion": dispersion})
         spec = parse(formula, columns=columns)
@@ -193,10 +192,8 @@ class GLMMNet:
             `validation` does not fit the data.
         FormulaError
             `validation` is given without an nn() block.
-        ValueError
-            There is no sampler of that name.
         OptionError
-            An option's value is out of range, or it is not for this model; a ValueError.
+            An option's value is out of range, or it is not for this model; there is no sampler of that name.
         FitError
             The file at `checkpoint` is of another model; the estimation cannot go on.
         OSError
@@ -207,10 +204,10 @@ class GLMMNet:
         ConvergenceWarning
             The stopping rule was not met, or there is no estimate: columns or groups separate the response, or fitted
             means lie far beyond every response (then ``results.converged`` is False), or zero-inflation is estimated as
-            0.
+            0, or a link alone keeps the linear predictor of zero counts above 0.
         """
         config = EMConfig.from_options(options, neural=bool(self.design.neural))
-        seed = _checked_seed(seed)
+        seed = seed_or_fresh(seed)
         if str(device) != "cpu":
             raise OptionError(f"device={device!r} is not supported so far; glmmnet runs on 'cpu' only.")
         if validation is not None and not self.design.neural:
@@ -236,6 +233,7 @@ class GLMMNet:
         if not _warn_if_no_estimate(fitted) and not interruption.requested:
             _warn_if_unfinished(last, config)
         _warn_if_vanished(fitted)
+        _warn_if_cut_off(fitted)
         history = pd.DataFrame(rows)
         seconds = time.perf_counter() - began
         converged = last.converged and not fitted.separating and fitted.beyond is None
@@ -349,6 +347,15 @@ def _warn_if_vanished(fitted: Fitted) -> None:
         )
 
 
+def _warn_if_cut_off(fitted: Fitted) -> None:
+    if fitted.cut_off:
+        _warn(
+            f"In {fitted.cut_off} rows only link={fitted.joint.family.link.name!r} itself keeps the linear predictor "
+            "above 0: a normal distribution of the random effects does not fit there, and neither variances nor "
+            "likelihood are to be trusted. Write another link, such as 'log'."
+        )
+
+
 def _warn(message: str) -> None:
     """A ConvergenceWarning that points to the caller of :meth:`GLMMNet.fit`."""
     warnings.warn(message, ConvergenceWarning, stacklevel=4)
@@ -363,12 +370,6 @@ def _refuse_effects_of_rows(joint: JointModel) -> None:
                 f"effects cannot be told from the noise of family {joint.family.name!r}. Is it an identifier of the "
                 "row? Counts (family='poisson', or p(k, n) with family='binomial') may have effects of rows."
             )
-
-
-def _checked_seed(seed: int | None) -> int:
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    return check_seed(seed)
 
 
 def history_row(centred: Centring, state: EMState) -> dict[str, object]:
@@ -486,7 +487,7 @@ def glmm(
         Data and formula, or response and family, do not fit.
     TypeError
         `data` is no DataFrame; `nn`, `networks`, `context` or `contrasts` no mapping.
-    ValueError
+    OptionError
         There is no family or link of that name; `weight_kind` is none of those, or given without weights.
 
     Examples

@@ -13,7 +13,7 @@ from pandas.api.extensions import ExtensionArray
 from torch import Tensor
 
 from glmmnet.design import Design
-from glmmnet.errors import DesignError
+from glmmnet.errors import DesignError, OptionError
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.points import gauss_hermite, in_random_order, points_and_weights
@@ -57,7 +57,7 @@ class Request:
             ("new_levels", self.new_levels, (None, *NEW_LEVELS)),
         ):
             if value not in known:
-                raise ValueError(f"{name}={value!r}; write one of {', '.join(map(repr, known))}.")
+                raise OptionError(f"{name}={value!r}; write one of {', '.join(map(repr, known))}.")
 
     def integrates_unseen(self, family: Family) -> bool:
         """Whether ``conditional`` integrates the effects of unseen levels over their prior.
@@ -99,7 +99,7 @@ def _response_name(fitted: Fitted) -> str:
 def _classes(fitted: Fitted, design: Design, mean: Tensor) -> pd.Series:
     labels = fitted.joint.target.labels
     if not labels:
-        raise ValueError(f"kind='class' needs a response with classes; family {fitted.joint.family.name!r} has none.")
+        raise OptionError(f"kind='class' needs a response with classes; family {fitted.joint.family.name!r} has none.")
     codes = (mean[:, 0] > 0.5).to(torch.int64) if mean.shape[1] == 1 else mean.argmax(dim=1)
     chosen = pd.array([labels[c] for c in codes.tolist()])
     return pd.Series(chosen, index=design.index, name=_response_name(fitted))
@@ -307,7 +307,7 @@ def simulate(fitted: Fitted, n: int, seed: int, level: str) -> pd.DataFrame:
     """Simulated responses of the training rows, (rows, n)."""
     Request(level)
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n={n!r} must be a whole number of replicates, 1 or more.")
+        raise OptionError(f"n={n!r} must be a whole number of replicates, 1 or more.")
     joint, family = fitted.joint, fitted.joint.family
     columns = []
     with torch.random.fork_rng(devices=[]):

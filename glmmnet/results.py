@@ -16,11 +16,10 @@ from glmmnet import contrasts, estimates, explained, residuals, storage, wald
 from glmmnet.contributions import contributions
 from glmmnet.design import Design
 from glmmnet.diagnostics import Diagnostics, diagnose
-from glmmnet.errors import DesignError, check_alpha, check_seed
+from glmmnet.errors import DesignError, OptionError, check_alpha, check_seed
 from glmmnet.families import Family
 from glmmnet.fitted import Fitted
 from glmmnet.fixed_errors import FixedCovariance, fixed_covariance
-from glmmnet.formula.constraints import linear_constraints
 from glmmnet.inference_data import to_arviz
 from glmmnet.information import observed_information
 from glmmnet.intervals import PredictionResults, predict_with_error
@@ -239,10 +238,8 @@ class GLMMNetResults:
 
         Raises
         ------
-        ValueError
-            There is no such method.
         OptionError
-            The method does not apply to this model.
+            There is no such method, or it does not apply to this model.
         """
         return self.llf if method is None else self._loglike(method).value
 
@@ -299,28 +296,29 @@ class GLMMNetResults:
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
-    def t_test(self, r_matrix: str | np.ndarray) -> contrasts.ContrastResults:
+    def t_test(self, r_matrix: contrasts.Hypothesis) -> contrasts.ContrastResults:
         """Z tests of linear combinations of the fixed effects.
 
         Parameters
         ----------
-        r_matrix : str or array, (m, p C)
-            ``"x1 - x2 = 0"``, several separated by commas, or the matrix R.
+        r_matrix : str, list of str, array (m, p C) or (R, q)
+            ``"x1 - x2 = 0"``, several separated by commas or in a list, the matrix R, or that and the values q (m,).
+
+        Raises
+        ------
+        FormulaError
+            The text is no linear constraint of the coefficients.
+        OptionError
+            The matrix does not fit the coefficients.
         """
         return contrasts.t_test(*self._hypothesis(r_matrix))
 
-    def wald_test(self, r_matrix: str | np.ndarray) -> contrasts.WaldResult:
+    def wald_test(self, r_matrix: contrasts.Hypothesis) -> contrasts.WaldResult:
         """Joint chi-squared test of the rows of R beta = q; see :meth:`t_test`."""
         return contrasts.wald_test(*self._hypothesis(r_matrix))
 
-    def _hypothesis(self, r_matrix: str | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        names = estimates.fixed_names(self.fitted)
-        if isinstance(r_matrix, str):
-            r, q = linear_constraints(r_matrix, names)
-        else:
-            r = np.atleast_2d(np.asarray(r_matrix, dtype=float))
-            q = np.zeros(len(r))
-        contrasts.check_contrasts(r, names)
+    def _hypothesis(self, r_matrix: contrasts.Hypothesis) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        r, q = contrasts.hypothesis(r_matrix, estimates.fixed_names(self.fitted))
         return self.fitted.params.beta.reshape(-1).numpy(), self.cov_params().to_numpy(), r, q
 
     def compare_lr_test(self, restricted: GLMMNetResults) -> contrasts.LRTResult:
@@ -334,7 +332,7 @@ class GLMMNetResults:
         ------
         TypeError
             `restricted` is no fitted model.
-        ValueError
+        OptionError
             This model does not contain it.
         """
         if not isinstance(restricted, GLMMNetResults):
@@ -433,7 +431,7 @@ class GLMMNetResults:
 
         Raises
         ------
-        ValueError
+        OptionError
             There is no such `level`, `kind` or `new_levels`; ``kind="class"`` of a response without classes.
         DesignError
             A missing column, a changed kind, an unseen level of a fixed or nn() categorical; with
@@ -505,7 +503,7 @@ class GLMMNetResults:
         ------
         TypeError
             `row` is neither, such as a Series.
-        ValueError
+        OptionError
             The frame has another number of rows.
         DesignError
             The row has a missing value, or does not fit the formula.
@@ -525,7 +523,7 @@ class GLMMNetResults:
         if not isinstance(row, pd.DataFrame):
             return contributions(self.fitted, self.fitted.design, int(row), self.random_effects_sd)
         if len(row) != 1:
-            raise ValueError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
+            raise OptionError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
         design = self._design(row)
         if not design.n:
             raise DesignError("the row has a missing value in a column of the formula.")
@@ -556,9 +554,7 @@ class GLMMNetResults:
         TypeError
             `seed` is no whole number.
         OptionError
-            `seed` is negative or too large.
-        ValueError
-            `n` is no whole number of 1 or more; there is no such `level`.
+            `seed` is negative or too large; `n` is no whole number of 1 or more; there is no such `level`.
         """
         return simulate(self.fitted, n, self.seed if seed is None else check_seed(seed), level)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from glmmnet.errors import OptionError, as_mapping, is_number
 from glmmnet.families import Family, resolve
-from glmmnet.threads import torch_session
+from glmmnet.threads import seed_or_fresh, torch_session
 
 #: Trials of a simulated row are drawn from 1 to this number.
 _MOST_TRIALS = 10
@@ -53,7 +57,7 @@ def simulate_glmm(
     columns: int = 2,
     intercepts: Sequence[float] = (),
     scale: float = 1.0,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Simulation:
     """Data from a generalized linear mixed model.
 
@@ -79,8 +83,8 @@ def simulate_glmm(
         zero-inflated and hurdle families, log df of ``StudentT(df=None)``.
     scale : float
         Dispersion, as ``results.scale``: the residual variance for ``gaussian``. Not read by families without one.
-    seed : int
-        The same seed gives the same data.
+    seed : int, optional
+        The same seed gives the same data; None: others each time.
 
     Returns
     -------
@@ -88,8 +92,10 @@ def simulate_glmm(
 
     Raises
     ------
-    ValueError
-        An unknown factor or covariate, a negative standard deviation, `f` or `intercepts` that are not the family's.
+    OptionError
+        An unknown factor or covariate, a number out of range, `f` or `intercepts` that are not the family's.
+    TypeError
+        `groups` is no mapping, `f` no function.
 
     Examples
     --------
@@ -102,19 +108,25 @@ def simulate_glmm(
     """
     family = resolve(family)
     groups = {"g": (20, 1.0)} if groups is None else groups
+    _check_whole("n", n, 1)
+    _check_whole("columns", columns, 0)
     names = [f"x{j}" for j in range(columns)]
+    _check_groups(groups, (*names, "y", "trials"))
+    seed = seed_or_fresh(seed)
     spreads = {
         group: _standard_deviations(group, sd, (slopes or {}).get(group, {}), names)
         for group, (_, sd) in groups.items()
     }
     if unknown := [group for group in slopes or {} if group not in groups]:
-        raise ValueError(f"slopes name the factor {unknown[0]!r}; factors: {', '.join(groups)}.")
+        raise OptionError(f"slopes name the factor {unknown[0]!r}; factors: {', '.join(groups)}.")
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (n, columns))
     frame = pd.DataFrame(x, columns=names)
+    if f is not None and not callable(f):
+        raise TypeError(f"f={f!r} must be a function of the covariates (n, columns), or None.")
     fixed = np.asarray(_alternating(x) if f is None else f(x), dtype=np.float64)
     if fixed.ndim not in (1, 2) or len(fixed) != n:
-        raise ValueError(
+        raise OptionError(
             f"f returned an array of shape {fixed.shape}; it must be one number a row, ({n},), or a class."
         )
     eta, effects = fixed.copy(), {}
@@ -141,7 +153,7 @@ def simulate_response(
     intercepts: Sequence[float] = (),
     scale: float = 1.0,
     trials: int | np.ndarray | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> np.ndarray:
     """Responses of a family at given linear predictors, as the family simulates them.
 
@@ -154,7 +166,7 @@ def simulate_response(
         See :func:`simulate_glmm`.
     trials : int or ndarray, (n,), optional
         Of a family of successes out of trials.
-    seed : int
+    seed : int, optional
 
     Returns
     -------
@@ -163,7 +175,7 @@ def simulate_response(
 
     Raises
     ------
-    ValueError
+    OptionError
         `eta`, `intercepts` or `trials` are not the family's.
 
     Examples
@@ -173,12 +185,21 @@ def simulate_response(
     >>> simulate_response("binomial", np.array([-9.0, 9.0]), trials=5)
     array([0, 5])
     """
-    family = resolve(family)
+    family, seed = resolve(family), seed_or_fresh(seed)
+    _check_amount("scale", scale)
     if family.of_trials != (trials is not None):
         wanted = "needs" if family.of_trials else "has no"
-        raise ValueError(f"family {family.name!r} {wanted} trials.")
+        raise OptionError(f"family {family.name!r} {wanted} trials.")
+    eta = np.asarray(eta, dtype=np.float64)
     n = len(eta)
-    own = torch.as_tensor(np.asarray(eta, dtype=np.float64).reshape(n, -1))[:, :, None]
+    if trials is not None and (np.any(np.less(trials, 1)) or np.any(np.mod(trials, 1) != 0)):
+        raise OptionError(f"trials={trials!r} must be whole numbers, 1 or more.")
+    if np.any(np.less_equal(eta, family.link.least_eta)):
+        raise OptionError(
+            f"eta has values up to {np.min(eta):g}; link {family.link.name!r} of {family!r} needs more than "
+            f"{family.link.least_eta:g}."
+        )
+    own = torch.as_tensor(eta.reshape(n, -1))[:, :, None]
     every = family.linear_predictors(own, torch.tensor([float(one) for one in intercepts], dtype=torch.float64))
     # A family reads no more of the response than the trials, in its second column.
     read = np.stack([np.zeros(n), np.broadcast_to(1 if trials is None else trials, n)], axis=1)
@@ -189,11 +210,31 @@ def simulate_response(
 
 def _standard_deviations(group: str, sd: float, slopes: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
     if unknown := [name for name in slopes if name not in names]:
-        raise ValueError(f"slopes[{group!r}] names the covariate {unknown[0]!r}; covariates: {', '.join(names)}.")
+        raise OptionError(f"slopes[{group!r}] names the covariate {unknown[0]!r}; covariates: {', '.join(names)}.")
     spread = np.array([sd, *slopes.values()], dtype=np.float64)
-    if np.any(spread < 0):
-        raise ValueError(f"standard deviations of {group!r} are {spread.tolist()}; they must be 0 or more.")
+    if not np.all((spread >= 0) & (spread < math.inf)):
+        raise OptionError(f"standard deviations of {group!r} are {spread.tolist()}; they must be 0 or more.")
     return spread
+
+
+def _check_amount(name: str, value: Any) -> None:
+    if not (is_number(value) and 0.0 <= value < math.inf):
+        raise OptionError(f"{name}={value!r} must be a number, 0 or more.")
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise OptionError(f"{name}={value!r} must be a whole number, {least} or more.")
+
+
+def _check_groups(groups: Mapping[str, tuple[int, float]], taken: Sequence[str]) -> None:
+    """OptionError unless `groups` is {name: (levels, standard deviation)}, no name of them `taken`."""
+    for group, own in as_mapping("groups", groups, '{"g": (20, 1.0)}').items():
+        if group in taken:
+            raise OptionError(f"groups has the name {group!r}, which is that of another column; write another.")
+        if len(np.shape(own)) != 1 or len(own) != 2 or not all(map(is_number, own)):
+            raise OptionError(f"groups[{group!r}]={own!r} must be (levels, standard deviation), e.g. (20, 1.0).")
+        _check_whole(f"levels of groups[{group!r}]", own[0], 1)
 
 
 def _alternating(x: np.ndarray) -> np.ndarray:
@@ -268,7 +309,7 @@ def paper_multiclass(
 
     Raises
     ------
-    ValueError
+    OptionError
         `variances` and `levels` differ in length.
 
     References
@@ -276,7 +317,7 @@ def paper_multiclass(
     Tschalzev et al. (2024), IJCAI, doi 10.24963/ijcai.2024/555, section 4.2.
     """
     if len(variances) != len(levels):
-        raise ValueError(f"{len(variances)} variances for {len(levels)} factors; give one a factor.")
+        raise OptionError(f"{len(variances)} variances for {len(levels)} factors; give one a factor.")
     state = np.random.RandomState(555 + seed)
     x = state.uniform(-1, 1, n * columns).reshape(n, columns)
     slopes = state.uniform(size=(columns, classes))

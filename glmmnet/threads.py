@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+
+from glmmnet.errors import check_seed
 
 
 @contextmanager
@@ -21,6 +24,11 @@ def thread_limit(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def seed_or_fresh(seed: int | None) -> int:
+    """The seed, checked; None: a fresh one."""
+    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else check_seed(seed)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def describe(name: str) -> Dataset:
 
     Raises
     ------
-    ValueError
+    OptionError
         If there is no data set of that name.
     """
     return REGISTRY[name]
@@ -40,7 +40,7 @@ def load(name: str) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    OptionError
         If there is no data set of that name.
     """
     dtypes = {column: dtype for column, (dtype, _) in describe(name).columns.items()}

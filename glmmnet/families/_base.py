@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.errors import DesignError, FitError
+from glmmnet.errors import DesignError, FitError, OptionError
 from glmmnet.links import Link
 from glmmnet.typing import Dispersion, Response
 
@@ -136,7 +136,7 @@ class Family(ABC):
     def __init__(self, link: str | None = None) -> None:
         names = [known.name for known in self.links]
         if link is not None and link not in names:
-            raise ValueError(f"family {self.name!r} has no link {link!r}; write {' or '.join(map(repr, names))}.")
+            raise OptionError(f"family {self.name!r} has no link {link!r}; write {' or '.join(map(repr, names))}.")
         self.link = self.links[0 if link is None else names.index(link)]
 
     @property
@@ -219,19 +219,19 @@ class Family(ABC):
 
         Raises
         ------
-        ValueError
+        OptionError
             The family has another number of either.
         """
         self.check_predictors(eta, intercepts, len(self.formulas), f"one for each of {', '.join(self.formulas)}")
         return torch.cat([eta, intercepts[None, :, None].expand(len(eta), -1, eta.shape[2])], dim=1)
 
     def check_predictors(self, eta: Tensor, intercepts: Tensor, count: int, what: str) -> None:
-        """ValueError unless there are one eta and `count` intercepts, which the message explains."""
+        """OptionError unless there are one eta and `count` intercepts, which the message explains."""
         if eta.shape[1] != 1:
-            raise ValueError(f"family {self.name!r} has one eta a row, not {eta.shape[1]}; only classes have several.")
+            raise OptionError(f"family {self.name!r} has one eta a row, not {eta.shape[1]}; only classes have several.")
         if len(intercepts) != count:
             wanted = f"needs intercepts=, {what}" if count else "has no intercepts= beside f"
-            raise ValueError(f"family {self.name!r} {wanted}; {len(intercepts)} are given.")
+            raise OptionError(f"family {self.name!r} {wanted}; {len(intercepts)} are given.")
 
     @abstractmethod
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
@@ -291,6 +291,10 @@ class Family(ABC):
     def tells_rows(self, y: Tensor) -> bool:
         """Whether effects of single rows can be told from the family's own noise, as with counts (overdispersion)."""
         return False
+
+    def at_edge(self, y: Tensor) -> Tensor | None:
+        """Rows (n,) that are likely up to the very end of what the link allows; None where no row can be."""
+        return None
 
     def unbounded(self, y: Tensor) -> Tensor | None:
         """Rows A (n, K, C): log p never falls on the way from any eta along d exactly where A d >= 0.

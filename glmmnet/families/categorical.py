@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glmmnet.errors import FitError
+from glmmnet.errors import FitError, OptionError
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Tails, Target
 from glmmnet.families._classes import ClassFamily
@@ -47,9 +47,9 @@ class Categorical(ClassFamily):
 
     def __init__(self, reference: Any = None, class_cov: str = "independent") -> None:
         if class_cov not in ("independent", "us"):
-            raise ValueError(f"class_cov={class_cov!r}; write 'independent' or 'us'.")
+            raise OptionError(f"class_cov={class_cov!r}; write 'independent' or 'us'.")
         if class_cov == "us" and reference is None:
-            raise ValueError(
+            raise OptionError(
                 "class_cov='us' needs a reference class, families.Categorical(reference=..., class_cov='us'): without "
                 "one the covariance of the classes is not identified."
             )
@@ -77,7 +77,9 @@ class Categorical(ClassFamily):
         if self.reference is not None:
             if self.reference not in labels:
                 raise self.disagree(
-                    response, f"has no class {self.reference!r}", f"reference is one of {list(labels[:20])}"
+                    response,
+                    f"has no class {self.reference!r}",
+                    f"reference is one of {', '.join(map(repr, map(str, labels[:20])))}",
                 )
             labels = (self.reference, *(label for label in labels if label != self.reference))
         predictors = tuple(str(label) for label in (labels if self.reference is None else labels[1:]))
@@ -140,7 +142,7 @@ class Categorical(ClassFamily):
         # One eta is enough where the other class is the reference.
         least = 2 if self.reference is None else 1
         if eta.shape[1] < least:
-            raise ValueError(
+            raise OptionError(
                 f"{self!r} has an eta for each class; f must return {least} columns or more, (n, classes)."
             )
         self.check_predictors(eta[:, :1], intercepts, 0, "")

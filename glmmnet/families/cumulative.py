@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glmmnet.errors import OptionError
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Tails, Target
 from glmmnet.families._classes import ClassFamily
@@ -206,7 +207,7 @@ class Cumulative(ClassFamily):
     def linear_predictors(self, eta: Tensor, intercepts: Tensor) -> Tensor:
         self.check_predictors(eta, intercepts, max(len(intercepts), 1), "its thresholds, one less than classes")
         if bool((intercepts.diff() <= 0).any()):
-            raise ValueError(f"thresholds are {intercepts.tolist()}; they must increase.")
+            raise OptionError(f"thresholds are {intercepts.tolist()}; they must increase.")
         return intercepts[None, :, None] - eta
 
     def tails(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tails:

@@ -9,7 +9,7 @@ from glmmnet.families import FAMILIES
 from glmmnet.families._base import Tails, Target
 from glmmnet.families._domain import read_counts
 from glmmnet.families._mean import CountFamily
-from glmmnet.links import LOG, POSITIVE_IDENTITY, SQRT
+from glmmnet.links import LOG, POSITIVE_IDENTITY, SQRT, least_positive
 from glmmnet.typing import Dispersion, Response
 
 
@@ -44,16 +44,23 @@ class Poisson(CountFamily):
         return True
 
     def kernel(self, log_mu: Tensor, mu: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return y * log_mu - mu
+        return self._told(mu, y) * log_mu - mu
 
     def constant(self, y: Tensor, phi: Dispersion) -> Tensor:
         return -torch.lgamma(y + 1)
 
     def slope(self, mu: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
-        return y - mu
+        return self._told(mu, y) - mu
+
+    def _told(self, mu: Tensor, y: Tensor) -> Tensor:
+        """The counts, but no count of 0 where eta is below 0: it would be certain there."""
+        return torch.where(mu < least_positive(mu), y.clamp_min(1.0), y) if self.link is POSITIVE_IDENTITY else y
 
     def bend(self, mu: Tensor, phi: Dispersion) -> Tensor:
         return mu
+
+    def at_edge(self, y: Tensor) -> Tensor | None:
+        return y[:, 0, 0] == 0 if self.link is POSITIVE_IDENTITY else None
 
     def unbounded(self, y: Tensor) -> Tensor | None:
         # The square root may be negative: the mean grows on both sides.

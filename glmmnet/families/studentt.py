@@ -8,7 +8,7 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from glmmnet.errors import FitError
+from glmmnet.errors import FitError, OptionError, is_number
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Tails, Target, a_row
 from glmmnet.families._domain import read_real
@@ -45,7 +45,7 @@ class StudentT(SingleFamily):
 
     Raises
     ------
-    ValueError
+    OptionError
         df is not above 0, or infinite.
 
     Examples
@@ -72,8 +72,8 @@ class StudentT(SingleFamily):
 
     def __init__(self, df: float | None = 4.0, link: str | None = None) -> None:
         super().__init__(link)
-        if df is not None and not 0.0 < df < math.inf:
-            raise ValueError(f"df is {df!r}; write a number above 0, such as 4, or None for an estimate.")
+        if df is not None and not (is_number(df) and 0.0 < df < math.inf):
+            raise OptionError(f"df is {df!r}; write a number above 0, such as 4, or None for an estimate.")
         self.df = None if df is None else float(df)
         self.formulas = ("df",) if df is None else ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from glmmnet.errors import OptionError, is_number
 from glmmnet.families import FAMILIES
 from glmmnet.families._base import Tails, Target, a_row, exact_fit
 from glmmnet.families._domain import read_positive
@@ -53,8 +54,8 @@ class Tweedie(CountFamily):
 
     def __init__(self, power: float = 1.5, link: str | None = None) -> None:
         super().__init__(link)
-        if not 1.0 < power < 2.0:
-            raise ValueError(f"power is {power!r}; write a number between 1 and 2, such as 1.5.")
+        if not (is_number(power) and 1.0 < power < 2.0):
+            raise OptionError(f"power is {power!r}; write a number between 1 and 2, such as 1.5.")
         self.power = float(power)
 
     def encode(self, response: Response) -> Target:

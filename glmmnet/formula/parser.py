@@ -223,6 +223,8 @@ def _check_tokens(tokens: Sequence[Token], columns: Sequence[str] | None) -> Non
             raise error_at(token, "A column named `1` would be taken for the intercept; rename it.")
         if is_operator(token) and written(token).startswith("%") and token.token != "in":
             raise error_at(token, f"There is no operator `%{token.token}%`; only `%in%`.")
+        if is_operator(token) and token.token[0] in "<>=!":
+            raise error_at(token, f"A comparison is no term by itself; it stands in braces: `{{x {token.token} 0}}`.")
         if token.kind is not Token.Kind.VALUE:
             continue
         if token.token[0] in "\"'":

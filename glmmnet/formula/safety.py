@@ -75,6 +75,8 @@ def check_syntax(tree: ast.AST, token: Token | None = None) -> None:
             raise error_at(
                 token, f"An expression in a formula cannot hold {what}: only arithmetic, calls and comparisons."
             )
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
+            raise error_at(token, "`^` is not a power inside a call or braces; write `**`, e.g. `I(x ** 2)`.")
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and _is_sum_with_number(node.left):
             raise error_at(token, "A random-effect term `(effects | group)` is not allowed inside a call or braces.")
         if isinstance(node, ast.Attribute) and node.attr.startswith("_"):

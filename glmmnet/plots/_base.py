@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from glmmnet.errors import OptionError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -62,18 +64,18 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
 
 
 def effect_tables(results: Plotted) -> Mapping[str, pd.DataFrame]:
-    """The random effects of each grouping factor; ValueError when the model has none."""
+    """The random effects of each grouping factor; OptionError when the model has none."""
     if not results.random_effects:
-        raise ValueError("The model has no random effects to show; add a term such as (1 | g) to the formula.")
+        raise OptionError("The model has no random effects to show; add a term such as (1 | g) to the formula.")
     return results.random_effects
 
 
 def choose(kind: str, value: Any, known: Sequence[Any]) -> Any:
-    """`value`, or the first of `known` when it is None; ValueError when it is none of them."""
+    """`value`, or the first of `known` when it is None; OptionError when it is none of them."""
     if value is None:
         return known[0]
     if value not in known:
-        raise ValueError(f"{kind} is {value!r}; write one of {', '.join(map(repr, known))}.")
+        raise OptionError(f"{kind} is {value!r}; write one of {', '.join(map(repr, known))}.")
     return value
 
 
@@ -98,7 +100,7 @@ def effect_column(frame: pd.DataFrame, group: str, term: str | None, class_: Any
     """
     if frame.columns.nlevels == 1:
         if class_ is not None:
-            raise ValueError(f"class_ is {class_!r}, but the family has no classes; leave class_ out.")
+            raise OptionError(f"class_ is {class_!r}, but the family has no classes; leave class_ out.")
         term = choose("term", term, list(frame.columns))
         return term, f"{group}: {term}"
     term = choose("term", term, list(frame.columns.unique(0)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import norm
 
-from glmmnet.errors import check_alpha
+from glmmnet.errors import OptionError, check_alpha
 from glmmnet.plots import PLOTS
 from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, effect_column, effect_tables, interval_label, name
 
@@ -51,7 +51,7 @@ def caterpillar(
     ------
     TypeError
         `top` is no whole number; `alpha` is no number.
-    ValueError
+    OptionError
         The model has no random effects; there is no such group, term or class; `top` is below 1; `alpha` is not between
         0 and 1.
     """
@@ -92,7 +92,7 @@ def _check_top(top: object) -> None:
     if isinstance(top, bool) or not isinstance(top, int | np.integer):
         raise TypeError(f"top is {top!r}; write how many levels to show, a whole number.")
     if top < 1:
-        raise ValueError(f"top is {top!r}; write how many levels to show, 1 or more.")
+        raise OptionError(f"top is {top!r}; write how many levels to show, 1 or more.")
 
 
 def _name_extremes(ax: Axes, names: list[str]) -> None:

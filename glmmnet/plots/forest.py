@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from glmmnet.errors import check_alpha
+from glmmnet.errors import OptionError, check_alpha
 from glmmnet.plots import PLOTS
 from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, interval_label, name
 
@@ -37,7 +37,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     ------
     TypeError
         `alpha` is no number.
-    ValueError
+    OptionError
         `alpha` is not between 0 and 1, or there is no effect to show.
     """
     alpha = check_alpha(alpha)
@@ -46,7 +46,7 @@ def forest(results: Plotted, ax: Axes | None = None, alpha: float = 0.05, interc
     if not intercept:
         points = points.drop(index=list(results.intercepts))
     if points.empty:
-        raise ValueError("The model has no linear fixed effects but intercepts; write intercept=True to see them.")
+        raise OptionError("The model has no linear fixed effects but intercepts; write intercept=True to see them.")
     ends = results.conf_int(alpha)
     ax = axes(ax, (6.0, max(3.0, 1.0 + 0.25 * points.size)))
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)

@@ -46,7 +46,7 @@ def random_effects(
 
     Raises
     ------
-    ValueError
+    OptionError
         The model has no random effects; no grouping factor has the term; the class does not exist.
 
     Notes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from glmmnet.errors import OptionError
 from glmmnet.plots import PLOTS
 from glmmnet.plots._base import COLOURS, GREY, Plotted, axes, choose, name
 
@@ -36,7 +37,7 @@ def residuals(results: Plotted, ax: Axes | None = None, class_: Any = None) -> A
 
     Raises
     ------
-    ValueError
+    OptionError
         There is no such class.
     """
     fitted, resid = results.fittedvalues, results.resid_pearson
@@ -45,7 +46,7 @@ def residuals(results: Plotted, ax: Axes | None = None, class_: Any = None) -> A
         class_ = choose("class_", class_, list(fitted.columns))
         fitted, resid, title = fitted[class_], resid[class_], f"class {name(class_)}"
     elif class_ is not None:
-        raise ValueError(f"class_ is {class_!r}, but the family has no classes; leave class_ out.")
+        raise OptionError(f"class_ is {class_!r}, but the family has no classes; leave class_ out.")
     ax = axes(ax)
     x, y = np.asarray(fitted, dtype=float), np.asarray(resid, dtype=float)
     if len(x) > _POINTS:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glmmnet.errors import OptionError
 from glmmnet.typing import Draws, SamplerState
 
 STATISTICS: dict[str, type] = {
@@ -62,12 +63,12 @@ def run_chain(kernel: Kernel, state: SamplerState, draws: int, warmup: int) -> D
 
     Raises
     ------
-    ValueError
+    OptionError
         A negative number of draws or warmup transitions.
     """
     for name, number in (("draws", draws), ("warmup", warmup)):
         if number < 0:
-            raise ValueError(f"{name}={number}: write a number of transitions that is not negative.")
+            raise OptionError(f"{name}={number}: write a number of transitions that is not negative.")
     kernel.setup(warmup)
     position = state.u
     kept: list[Transition] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from glmmnet.errors import OptionError
 from glmmnet.samplers import SAMPLERS
 from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
@@ -27,7 +28,7 @@ class HMC:
 
     Raises
     ------
-    ValueError
+    OptionError
         An option outside its range.
     """
 
@@ -38,7 +39,7 @@ class HMC:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.trajectory_length < math.inf:
-            raise ValueError(f"trajectory_length={self.trajectory_length!r}: write a positive number.")
+            raise OptionError(f"trajectory_length={self.trajectory_length!r}: write a positive number.")
         check_int("max_steps", self.max_steps)
         check_target_accept(self.target_accept)
 

@@ -22,7 +22,7 @@ class MALA:
 
     Raises
     ------
-    ValueError
+    OptionError
         An option outside its range.
 
     References

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from glmmnet.errors import OptionError
 from glmmnet.samplers import SAMPLERS
 from glmmnet.samplers._chain import run_chain
 from glmmnet.samplers._options import check_int, check_target_accept
@@ -34,7 +35,7 @@ class NUTS:
 
     Raises
     ------
-    ValueError
+    OptionError
         An option outside its range.
     """
 
@@ -45,7 +46,7 @@ class NUTS:
 
     def __post_init__(self) -> None:
         if self.integrator not in ("rotation", "leapfrog"):
-            raise ValueError(f"integrator={self.integrator!r}: write 'rotation' or 'leapfrog'.")
+            raise OptionError(f"integrator={self.integrator!r}: write 'rotation' or 'leapfrog'.")
         check_int("max_tree_depth", self.max_tree_depth)
         check_target_accept(self.target_accept)
 

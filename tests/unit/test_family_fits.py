@@ -1,6 +1,7 @@
 """Families beyond their contract: starting values from ugly data, the dispersion, whole fits with a known truth."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,29 @@ def test_one_large_count_beside_zeros() -> None:
     assert results.llf == pytest.approx(zeros + scipy.stats.poisson.logpmf(10**6, 10**6), abs=1e-3)
 
 
+def test_a_count_of_zero_is_improbable_where_eta_is_below_zero() -> None:
+    """The mean 0 would make it certain, and effects would run away to where eta is negative."""
+    family = families.Poisson(link="identity")
+    eta = torch.tensor([0.5, -0.5, -2.0], dtype=torch.float64)[:, None, None]
+    log_p, score = family.log_prob_and_score(eta, torch.zeros(3, 1, 1, dtype=torch.float64), 1.0)
+    assert float(log_p[0]) == -0.5
+    assert float(log_p[1:].max()) < -100.0
+    assert bool((score[1:] > 0).all())
+
+
+def test_rows_that_only_the_link_holds_above_zero_are_told() -> None:
+    rng = np.random.default_rng(SEED)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(12), 6)})
+    frame["y"] = rng.poisson(np.exp(1.5 * rng.normal(size=12))[frame.g])
+    quick = {"seed": 1, "draws": 50, "max_iter": 12}
+    with pytest.warns(gn.ConvergenceWarning) as told:
+        gn.glmm("y ~ 1 + (1 | g)", frame, families.Poisson(link="identity")).fit(**quick)
+    assert any("rows only link='identity' itself" in str(one.message) for one in told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gn.glmm("y ~ 1 + (1 | g)", frame, families.Poisson()).fit(seed=1, draws=50)
+
+
 def test_lognormal_is_the_gaussian_model_of_the_log() -> None:
     rng = np.random.default_rng(SEED)
     frame = pd.DataFrame({"g": np.repeat(np.arange(12), 10), "x": rng.normal(size=120)})
@@ -211,7 +235,16 @@ def test_lognormal_is_the_gaussian_model_of_the_log() -> None:
     np.testing.assert_allclose(of_y.resid_response, frame.y - of_y.fittedvalues)
 
 
-@pytest.mark.parametrize(("family", "argument"), [("Tweedie", {"power": 2.0}), ("StudentT", {"df": 0.0})])
+@pytest.mark.parametrize(
+    ("family", "argument"),
+    [
+        ("Tweedie", {"power": 2.0}),
+        ("Tweedie", {"power": "a"}),
+        ("StudentT", {"df": 0.0}),
+        ("StudentT", {"df": "4"}),
+        ("StudentT", {"df": True}),
+    ],
+)
 def test_fixed_shapes_out_of_range_are_refused(family: str, argument: dict[str, float]) -> None:
     name, value = next(iter(argument.items()))
     with pytest.raises(ValueError, match=f"{name} is {value!r}; write"):

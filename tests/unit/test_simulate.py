@@ -124,6 +124,13 @@ def test_responses_have_the_stated_probability(family):
         ({"slopes": {"h": {"x0": 1.0}}}, "'h'.*factors: g"),
         ({"slopes": {"g": {"x9": 1.0}}}, "'x9'.*covariates: x0, x1"),
         ({"groups": {"g": (3, -1.0)}}, "0 or more"),
+        ({"groups": {"g": (3, float("nan"))}}, "0 or more"),
+        ({"groups": {"g": (0, 1.0)}}, r"levels of groups\['g'\]=0 must be a whole number, 1 or more"),
+        ({"groups": {"g": 20}}, r"groups\['g'\]=20 must be \(levels, standard deviation\)"),
+        ({"groups": {"x0": (3, 1.0)}}, "'x0', which is that of another column"),
+        ({"scale": -1.0}, "scale=-1.0 must be a number, 0 or more"),
+        ({"columns": 1.5}, "columns=1.5 must be a whole number"),
+        ({"seed": -1}, "seed=-1 must be 0 or more"),
         ({"f": lambda x: x}, "'gaussian' has one eta a row, not 2"),
         ({"f": lambda x: x.sum()}, "shape.*one number a row"),
     ],
@@ -138,6 +145,22 @@ def test_trials_go_with_their_families():
         simulate_response("binomial", np.zeros(3))
     with pytest.raises(ValueError, match="'poisson' has no trials"):
         simulate_response("poisson", np.zeros(3), trials=4)
+    for trials in (-2, 2.5, np.array([1, 0, 3])):
+        with pytest.raises(ValueError, match="must be whole numbers, 1 or more"):
+            simulate_response("binomial", np.zeros(3), trials=trials)
+
+
+def test_linear_predictors_lie_in_what_the_link_allows():
+    with pytest.raises(ValueError, match=r"up to -1; link 'inverse' .* needs more than 0"):
+        simulate_response(gn.families.Gamma(link="inverse"), np.array([1.0, -1.0]))
+
+
+def test_types_are_refused_by_name_and_no_seed_is_a_fresh_one():
+    with pytest.raises(TypeError, match=r"groups=.* must be a mapping"):
+        simulate_glmm(groups=["g"])
+    with pytest.raises(TypeError, match="f=3 must be a function"):
+        simulate_glmm(f=3)
+    assert not simulate_glmm(20, seed=None).frame.equals(simulate_glmm(20, seed=None).frame)
 
 
 def test_paper_binary_has_the_published_rows():

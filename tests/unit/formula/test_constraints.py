@@ -18,6 +18,9 @@ NAMES = ("Intercept", "x1", "x2", "c[T.b]", "x1:x2")
         ("x1 = x2 + 1, Intercept = 2", [[0, 1, -1, 0, 0], [1, 0, 0, 0, 0]], [1, 2]),
         ("`c[T.b]` = 1", [[0, 0, 0, 1, 0]], [1]),
         ("c[T.b] - `x1:x2` = 1", [[0, 0, 0, 1, -1]], [1]),
+        ("x1 = -0.5", [[0, 1, 0, 0, 0]], [-0.5]),
+        ("x1 = -x2", [[0, 1, 1, 0, 0]], [0]),
+        ("-x1=- 1.5e-1, x2 = +2E1", [[0, -1, 0, 0, 0], [0, 0, 1, 0, 0]], [-0.15, 20]),
     ],
 )
 def test_matrix_and_value(text: str, matrix: list[list[float]], value: list[float]) -> None:
@@ -31,7 +34,9 @@ def test_matrix_and_value(text: str, matrix: list[list[float]], value: list[floa
     [
         ("x3 = 0", "'x3' in `x3 = 0` is not a coefficient; they are Intercept, x1"),
         ("x1 * x2 = 0", "not a linear constraint"),
-        ("x1 = = 0", "="),
+        ("x1 = = 0", "two `=`"),
+        ("x1 = x2 = 0", "write `a = b, b = 0`"),
+        ("Intercept = 1, x1 = 1 = 2", "two `=`"),
         ("x1 +", "insufficient arguments"),
         ("", "constrains nothing"),
         ("x1 - x1 = 0", "constrains nothing"),

@@ -133,6 +133,7 @@ CASES = [
     ("y ~ 2:x", "scale in braces, e.g. `{2 * x}`", "2"),
     ("y ~ 0:x", "`0` is not a term", "0"),
     ("y ~ 'x'", "a column is written without quotes", "'x'"),
+    ("y ~ (x > 0)", "A comparison is no term by itself; it stands in braces: `{x > 0}`", ">"),
     ("y ~ x:1", "`1` is not a term that `:` combines", "1"),
     ("y ~ x ** -1", "The power after `**` must be a positive whole number", "1"),
     ("y ~ x ^ - 1", "The power after `^` must be a positive whole number", "1"),

@@ -35,6 +35,8 @@ def owners(text: str, context: tuple[str, ...] = ()) -> list[tuple[str, str]]:
         ("y ~ {(a := x)}", "a walrus"),
         ("y ~ {f'{x}'}", "an f-string"),
         ("y ~ I(*x)", "a starred argument"),
+        ("y ~ I(x^2)", "write `**`, e.g. `I(x ** 2)`"),
+        ("y ~ {x^2}", "write `**`, e.g. `I(x ** 2)`"),
         ("y ~ I(**x)", "`**` is not allowed"),
         ("y ~ I(_state=x)", "`_state` is not allowed"),
         ("y ~ {x.clip(0, inplace=True)}", "`inplace` is not allowed"),
