@@ -81,15 +81,15 @@ def figures(name: str, seed: int) -> Mapping[str, Any]:
     return {
         **{_ERROR + term: error for term, error in errors.items()},
         **{_COVERED + term: hit for term, hit in covered.items()},
-        "covered": float(np.nanmean(list(covered.values()))),
+        "covered": float(np.mean(list(covered.values()))),
         "converged": results.converged,
         **cost.figures(),
     }
 
 
 def _holds(low: float, high: float, value: float) -> float:
-    """1 where the interval holds the value, 0 where not, NaN where a variance of 0 has none."""
-    return np.nan if np.isnan(low) else float(low <= value <= high)
+    """1 where the interval holds the value, 0 where not: a variance of 0 has none, which holds nothing."""
+    return float(low <= value <= high)
 
 
 def _as_params(interval: pd.Series) -> pd.Series | pd.DataFrame:
@@ -148,7 +148,9 @@ def table_text(frame: pd.DataFrame) -> str:
 def _write(text: str, path: Path) -> None:
     """Into the place of the last table, where the file has one."""
     before, after = "", ""
-    if path.exists() and _BEGIN in (page := path.read_text(encoding="utf-8")):
-        before, rest = page.split(_BEGIN, 1)
-        after = rest.split(_END, 1)[1]
+    if path.exists():
+        page = path.read_text(encoding="utf-8")
+        if _BEGIN not in page or _END not in page:
+            raise SystemExit(f"{path} has no place for the table: the lines {_BEGIN} and {_END}.")
+        before, after = page.split(_BEGIN, 1)[0], page.split(_END, 1)[1]
     path.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after or chr(10)}", encoding="utf-8")

@@ -92,7 +92,9 @@ class LRTResult:
     boundary: bool
 
     def __str__(self) -> str:
-        text = f"LR test: chi2({self.df}) = {self.statistic:.4f} (MC se {self.statistic_se:.2g}), p = {self.pvalue:.4g}"
+        # Without the sign of a rounding error.
+        statistic = round(self.statistic, 4) + 0.0
+        text = f"LR test: chi2({self.df}) = {statistic:.4f} (MC se {self.statistic_se:.2g}), p = {self.pvalue:.4g}"
         return f"{text}\nconservative: a variance is tested at 0" if self.boundary else text
 
 

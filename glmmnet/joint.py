@@ -122,6 +122,9 @@ class JointModel:
             terms.append(term_data(t, target, start))
             start += terms[-1].q * terms[-1].r
         weights = np.ones(design.n) if design.weights is None else design.weights
+        if family.of_trials:
+            # Without trials there is nothing observed.
+            weights = weights * (target.y[:, 1, 0].numpy() > 0)
         divisor = None
         if weight_kind == "precision":
             check_precision_weights(family)

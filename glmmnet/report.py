@@ -54,7 +54,8 @@ class Report:
     def _header(self) -> tuple[tuple[str, str], ...]:
         fitted, joint = self.fitted, self.fitted.joint
         assert fitted.design.response is not None
-        llf = f"{self.llf.value:.1f} +/- {self.llf.se:.1f}" if self.llf.se > 0 else f"{self.llf.value:.3f}"
+        se = f"{self.llf.se:.1f}" if self.llf.se >= 0.05 else f"{self.llf.se:.1g}"
+        llf = f"{self.llf.value:.1f} +/- {se}" if self.llf.se > 0 else f"{self.llf.value:.3f}"
         groups = "; ".join(str(term.q) for term in joint.terms) or "none"
         return (
             ("Dep. Variable:", fitted.design.response.label),

@@ -13,7 +13,15 @@ _SEED_QUANTILE = 5_000_011
 
 def response_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
     """Observed minus fitted, (n, 1) or (n, classes), for fitted means of that shape."""
-    return fitted.joint.family.observed(fitted.joint.target.y).reshape(mean.shape) - mean
+    observed = fitted.joint.family.observed(fitted.joint.target.y).reshape(mean.shape)
+    return _of_observed(fitted, observed - mean)
+
+
+def _of_observed(fitted: Fitted, values: Tensor) -> Tensor:
+    """Residuals (n, k), NaN in rows without trials."""
+    if not fitted.joint.family.of_trials:
+        return values
+    return torch.where(fitted.joint.target.y[:, 1] > 0, values, torch.nan)
 
 
 def pearson_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
@@ -34,7 +42,7 @@ def deviance_residuals(fitted: Fitted, mean: Tensor) -> Tensor:
         root = root * fitted.joint.divisor[:, 0].sqrt()
     if family.class_means:
         return root[:, None]
-    return (torch.sign(observed - mean.reshape(observed.shape)) * root)[:, None]
+    return _of_observed(fitted, (torch.sign(observed - mean.reshape(observed.shape)) * root)[:, None])
 
 
 def quantile_residuals(fitted: Fitted) -> Tensor:
@@ -65,4 +73,4 @@ def quantile_residuals(fitted: Fitted) -> Tensor:
     # Whichever tail is the smaller has all digits.
     below, above = tails.below + share * tails.at, tails.above + (1 - share) * tails.at
     smaller = torch.special.ndtri(torch.minimum(below, above).clamp_min(torch.finfo(torch.float64).tiny))
-    return torch.where(below < above, smaller, -smaller)
+    return _of_observed(fitted, torch.where(below < above, smaller, -smaller))

@@ -579,7 +579,7 @@ class GLMMNetResults:
 
     @property
     def resid_deviance(self) -> pd.Series:
-        """Signed roots of the rows' deviances."""
+        """Signed roots of the rows' deviances; of classes, ordered too, the roots alone."""
         return cast(pd.Series, self._residuals(residuals.deviance_residuals))
 
     @cached_property

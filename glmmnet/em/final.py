@@ -29,7 +29,7 @@ class FinalDraws:
     stats : dict of str to ndarray, each (chains, draws)
         The sampler's statistics; empty for exact draws.
     max_tree_depth : int or None
-        The sampler's limit, where it has one.
+        The sampler's limit of doublings, where it has one.
     """
 
     b: Tensor
@@ -86,4 +86,6 @@ def final_draws(
         kept += [target.to_b(u).to(torch.float32) for u in result.u]
         stats.append(result.stats)
     together = {name: np.stack([s[name] for s in stats]) for name in stats[0]}
-    return FinalDraws(torch.cat(kept, dim=2), chains, draws, together, getattr(sampler, "max_tree_depth", None))
+    limit = getattr(sampler, "depth_limit", None)
+    depth = None if limit is None else limit(step_size, point.metric)
+    return FinalDraws(torch.cat(kept, dim=2), chains, draws, together, depth)

@@ -25,7 +25,8 @@ class NUTS:
     Parameters
     ----------
     max_tree_depth : int
-        Most doublings a transition: at most 2^max_tree_depth - 1 leapfrogs.
+        Most doublings a transition: at most 2^max_tree_depth - 1 leapfrogs. Rotations beside a mass matrix take fewer,
+        see :meth:`depth_limit`.
     target_accept : float
         Mean acceptance probability that warmup tunes the step size to.
     integrator : {"rotation", "leapfrog"}
@@ -70,6 +71,9 @@ class NUTS:
         """
         from glmmnet.samplers._kernels import FlatNUTS
 
+        # The first steps tried may be tiny: no reason to go far with them.
+        tuning_depth = min(self.max_tree_depth, _TUNING_DEPTH)
+
         def kernel(state: SamplerState, warmup: int) -> FlatNUTS:
             return FlatNUTS(
                 logdensity,
@@ -78,7 +82,7 @@ class NUTS:
                 self.target_accept,
                 metric,
                 integrator=self.integrator,
-                max_tree_depth=min(self.max_tree_depth, self._useful_depth(state, warmup, metric)),
+                max_tree_depth=tuning_depth if warmup else self.depth_limit(state.step_size, metric),
             )
 
         if warmup:
@@ -86,16 +90,15 @@ class NUTS:
             state = SamplerState(state.u, off_resonance(float(state.step_size or 1.0)))
         return run_chain(kernel(state, 0), state, draws, 0)
 
-    def _useful_depth(self, state: SamplerState, warmup: int, metric: Metric | None) -> int:
-        """Doublings beyond which nothing is gained."""
-        if warmup:
-            # The first steps tried may be tiny: no reason to go far with them.
-            return _TUNING_DEPTH
-        if metric is None or self.integrator != "rotation" or state.step_size is None:
+    def depth_limit(self, step_size: float | None, metric: Metric | None) -> int:
+        """Most doublings of a kept transition: `max_tree_depth`, or one more than to half a period of a known target.
+
+        A mass matrix is taken for the target's precision. Where it lags behind, periods differ and a turn is missed:
+        trajectories went on for a thousand steps.
+        """
+        if metric is None or self.integrator != "rotation" or step_size is None:
             return self.max_tree_depth
-        # Beside a mass matrix that lags behind, periods differ and a turn is missed: trajectories went on for a
-        # thousand steps.
-        return doublings(state.step_size) + _BEYOND
+        return min(self.max_tree_depth, doublings(step_size) + _BEYOND)
 
 
 def doublings(step_size: float) -> int:

@@ -82,6 +82,22 @@ def test_rows_of_weight_zero_have_no_part():
     assert f"No. Observations:{without.nobs:>23}" in str(weighted.summary())
 
 
+@pytest.mark.parametrize("family", ["binomial", "betabinomial"])
+def test_rows_without_trials_have_no_part(family):
+    rng = np.random.default_rng(20261129)
+    data = pd.DataFrame({"x": rng.normal(size=200), "g": np.resize(np.arange(10), 200), "m": np.resize(range(5), 200)})
+    data["k"] = rng.binomial(data["m"], 1 / (1 + np.exp(-data["x"] - 0.2 * data["g"] + 1)))
+    told = data["m"] > 0
+    whole, without = (gn.glmm("p(k, m) ~ x + (1 | g)", one, family).fit(seed=1, draws=50) for one in (data, data[told]))
+    assert whole.nobs == without.nobs == told.sum()
+    assert whole.llf == pytest.approx(without.llf, abs=1e-3)
+    assert whole.bic == pytest.approx(without.bic, abs=2e-3)
+    np.testing.assert_allclose(whole.params, without.params, atol=1e-3)
+    for residuals in (whole.resid_response, whole.resid_pearson, whole.resid_deviance, whole.resid_quantile):
+        np.testing.assert_array_equal(residuals.isna(), ~told)
+    assert not whole.fittedvalues.isna().any()
+
+
 def test_scoring_and_exact_likelihood_agree():
     joint = gn.glmm("y ~ x + (1 | g) + (1 | h)", data=DATA, **PRECISION)._joint
     torch.manual_seed(0)

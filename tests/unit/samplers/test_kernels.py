@@ -120,6 +120,7 @@ def test_a_mass_matrix_that_lags_behind_lets_no_trajectory_run_on() -> None:
         metric = Scaled(torch.ones(400, dtype=torch.float64))
         result = SAMPLERS["nuts"]().draw(gaussian, state, draws=400, metric=metric)
     assert result.stats["n_steps"].max() <= 15
+    assert result.stats["tree_depth"].max() <= SAMPLERS["nuts"]().depth_limit(step, metric) == 4
     scaled = result.u.square() * precision
     assert float(scaled[:, :200].mean()) == pytest.approx(1.0, abs=0.02)
     assert float(scaled[:, 200:].mean()) == pytest.approx(1.0, abs=0.02)
