@@ -41,6 +41,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     if unknown := [name for name in names if name not in SCENARIOS]:
         raise SystemExit(f"no family {unknown[0]!r} here; families: {', '.join(SCENARIOS)}.")
     names = names[:1] if options.quick and options.only is None else names
+    # Before hours of fits.
+    before, after = ("", "") if options.table is None else _around(options.table)
     for name in names:
         for seed in range(_sets(name, options)):
             report.attempt(
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     text = table_text(report.frame)
     report.note(text)
     if options.table is not None:
-        _write(text, options.table)
+        options.table.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}", encoding="utf-8")
 
 
 def _sets(name: str, options: argparse.Namespace) -> int:
@@ -145,12 +147,11 @@ def table_text(frame: pd.DataFrame) -> str:
     return f"{few}{': ' if named else ''}{named}.\n\n{lines}\n"
 
 
-def _write(text: str, path: Path) -> None:
-    """Into the place of the last table, where the file has one."""
-    before, after = "", ""
-    if path.exists():
-        page = path.read_text(encoding="utf-8")
-        if _BEGIN not in page or _END not in page:
-            raise SystemExit(f"{path} has no place for the table: the lines {_BEGIN} and {_END}.")
-        before, after = page.split(_BEGIN, 1)[0], page.split(_END, 1)[1]
-    path.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after or chr(10)}", encoding="utf-8")
+def _around(path: Path) -> tuple[str, str]:
+    """What stands before and after the table in a page; nothing where there is no page yet."""
+    if not path.exists():
+        return "", "\n"
+    page = path.read_text(encoding="utf-8")
+    if _BEGIN not in page or _END not in page:
+        raise SystemExit(f"{path} has no place for the table: the lines {_BEGIN} and {_END}.")
+    return page.split(_BEGIN, 1)[0], page.split(_END, 1)[1]
