@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -680,6 +682,17 @@ class GLMMNetResults:
         """
         storage.write(path, storage.Stored(self.formula, self.history, self.converged, self.seconds, self.fitted))
 
+    def __reduce__(self) -> tuple[Callable[..., GLMMNetResults], tuple[bytes, dict[str, Any]]]:
+        """Pickled, for other processes, as the file of :meth:`save` beside the objects of ``glmm(context=)``."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.glmmnet"
+            self.save(path)
+            return _from_bytes, (path.read_bytes(), self.fitted.design_state.context)
+
+    def __deepcopy__(self, memo: object) -> GLMMNetResults:
+        # Frozen: a copy would be the same.
+        return self
+
     @property
     def plot(self) -> PlotAccessor:
         """Plots: ``results.plot.history()``, ``caterpillar``, ``random_effects``, ``residuals``, ``forest``."""
@@ -733,3 +746,10 @@ def load(
     """
     stored = storage.read(path, context, networks)
     return GLMMNetResults(stored.formula, stored.history, stored.converged, stored.seconds, stored.fitted)
+
+
+def _from_bytes(content: bytes, context: Mapping[str, Any]) -> GLMMNetResults:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.glmmnet"
+        path.write_bytes(content)
+        return load(path, context=context)

@@ -1,6 +1,8 @@
 """Saving and loading a fitted model."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -54,6 +56,14 @@ def test_a_loaded_model_says_the_same(name, tmp_path):
     assert again.predict().index.equals(r.predict().index) and again.predict().index.name == r.predict().index.name
     np.testing.assert_array_equal(again.simulate(2), r.simulate(2))
     assert repr(again.family) == repr(r.family) and again.fitted.config == r.fitted.config
+
+
+def test_results_are_pickled_with_their_context_and_copied_as_they_are():
+    r = gn.glmm("y ~ scaled(x) + (1 | g)", frame(), context={"scaled": np.tanh}).fit(seed=1)
+    again = pickle.loads(pickle.dumps(r))
+    assert str(again.summary()) == str(r.summary())
+    np.testing.assert_array_equal(again.predict(frame().head(3)), r.predict(frame().head(3)))
+    assert copy.deepcopy(r) is r
 
 
 def test_what_only_code_could_make_is_asked_for(tmp_path):
