@@ -395,13 +395,15 @@ class GLMMNetResults:
 
     # -- predictions -----------------------------------------------------------------------------------------------
 
-    def _design(self, data: pd.DataFrame, *, random: bool = True) -> Design:
-        return self.fitted.design_state.rebuild(data, random=random)
+    def _design(self, data: pd.DataFrame, request: Request) -> Design:
+        """Columns of new data; grouping columns are needed where a level's effect or its absence counts."""
+        levels = request.level == "conditional" or request.new_levels == "error"
+        return self.fitted.design_state.rebuild(data, random=request.level != "population", levels=levels)
 
-    def _rows(self, data: pd.DataFrame | None, level: str) -> tuple[Design, pd.Index]:
+    def _rows(self, data: pd.DataFrame | None, request: Request) -> tuple[Design, pd.Index]:
         if data is None:
             return self.fitted.design, self.fitted.design.index
-        return self._design(data, random=level != "population"), data.index
+        return self._design(data, request), data.index
 
     @_on_threads_of_fit
     def predict(
@@ -418,7 +420,8 @@ class GLMMNetResults:
         data : DataFrame, optional
             New rows; None: the training rows. Rows with a missing value get NaN.
         level : {"conditional", "population", "marginal"}
-            Averaged over the posterior draws of b; at b = 0; with b integrated over its prior.
+            Averaged over the posterior draws of b; at b = 0; with b integrated over its prior. The last two need no
+            grouping columns, but for levels with a known correlation.
         kind : {"mean", "link", "class"}
             Mean of the response (a probability for binary ones), the linear predictor, or the most probable class.
         new_levels : {"population", "marginal", "error"}, optional
@@ -440,7 +443,7 @@ class GLMMNetResults:
             ``new_levels="error"`` one of a grouping factor.
         """
         request = Request(level, kind, new_levels)
-        design, index = self._rows(data, level)
+        design, index = self._rows(data, request)
         return on_data(predict(self.fitted, design, request), design, index)
 
     @_on_threads_of_fit
@@ -467,11 +470,11 @@ class GLMMNetResults:
 
         Raises
         ------
-        ValueError, DesignError
+        OptionError, DesignError
             As in :meth:`predict`.
         """
-        design, index = self._rows(data, level)
         request = Request(level, "mean", new_levels)
+        design, index = self._rows(data, request)
         return predict_with_error(
             self.fitted, self._fixed_covariance, design, index, request, self._trials(data, design)
         )
@@ -526,7 +529,7 @@ class GLMMNetResults:
             return contributions(self.fitted, self.fitted.design, int(row), self.random_effects_sd)
         if len(row) != 1:
             raise OptionError(f"row has {len(row)} rows; give a DataFrame of one row, e.g. data.iloc[[0]].")
-        design = self._design(row)
+        design = self._design(row, Request())
         if not design.n:
             raise DesignError("the row has a missing value in a column of the formula.")
         return contributions(self.fitted, design, 0, self.random_effects_sd)

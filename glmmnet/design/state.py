@@ -103,7 +103,9 @@ class DesignState:
         x = self.fixed.rebuild(environment)
         return np.hstack([x, *(part.rebuild(environment) for _, part in self.parts)]) if self.parts else x
 
-    def rebuild(self, data: pd.DataFrame, *, response: bool = False, random: bool = True) -> Design:
+    def rebuild(
+        self, data: pd.DataFrame, *, response: bool = False, random: bool = True, levels: bool = True
+    ) -> Design:
         """The same columns from new data.
 
         Parameters
@@ -114,6 +116,9 @@ class DesignState:
         random : bool, default True
             Build the random terms too; without them, grouping columns may be missing. An unseen level of a grouping
             factor has index -1; one that a known correlation has, a number beyond those of training.
+        levels : bool, default True
+            Look for the levels of each row; without, every index is -1, and grouping columns may be missing but where
+            levels have a known correlation.
 
         Returns
         -------
@@ -127,7 +132,7 @@ class DesignState:
             A missing column, a column of another kind, an unseen level outside of grouping factors.
         """
         columns = self.needs.chosen(response, random)
-        groups = self.needs.groups if random else ()
+        groups = self._groups(levels) if random else ()
         data = check_frame(data, {*columns, *groups})
         complete, _ = missing_counts(data, dict.fromkeys((*columns, *groups)))
         rows = np.flatnonzero(complete)
@@ -138,12 +143,13 @@ class DesignState:
         environment = Environment(frame, self.needs.variables, self.context)
         terms: list[RandomTerm] = []
         if random:
-            levels = take_rows(data, groups, rows)
+            of_rows = take_rows(data, groups, rows)
             indices: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
             for spec, part, grouping in zip(self.spec.random, self.effects, self.groupings, strict=True):
                 key = (spec.group, spec.known)
                 if key not in indices:
-                    indices[key] = grouping.locate(levels)
+                    known = levels or spec.known
+                    indices[key] = grouping.locate(of_rows) if known else np.full(len(rows), -1)
                 own = at_levels(spec, replace(environment, codings=self.codings.ordered))
                 terms.append(random_term(spec, part, grouping, indices[key], part.rebuild(own)))
         return Design(
@@ -163,6 +169,12 @@ class DesignState:
             index=data.index[rows],
             n_total=len(data),
         )
+
+    def _groups(self, levels: bool) -> tuple[str, ...]:
+        """Grouping columns; without `levels` those of known correlations alone."""
+        if levels:
+            return self.needs.groups
+        return tuple(dict.fromkeys(name for spec in self.spec.random if spec.known for name in spec.group))
 
     def trials(self, data: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
         """Trials of some rows of new data, (n,): 1 where the data lack them, and of responses that are no counts.

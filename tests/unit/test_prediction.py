@@ -45,6 +45,17 @@ def test_marginal_integrates_b_over_its_prior():
         assert got == pytest.approx(expected, abs=1e-6)
 
 
+def test_marginal_needs_no_grouping_columns():
+    r = bernoulli("b ~ x + (1 + z | g) + (1 | h)")
+    rows = frame().head(6)
+    whole = r.predict(rows, level="marginal")
+    np.testing.assert_array_equal(r.predict(rows[["x", "z"]], level="marginal"), whole)
+    np.testing.assert_array_equal(r.predict(rows.assign(g=None), level="marginal"), whole)
+    for options in ({}, {"level": "marginal", "new_levels": "error"}):
+        with pytest.raises(DesignError, match="no column `g`, `h`"):
+            r.predict(rows[["x", "z"]], **options)
+
+
 def test_marginal_of_a_gaussian_is_the_population_mean():
     r = gaussian()
     np.testing.assert_allclose(r.predict(level="marginal"), r.predict(level="population"))
@@ -220,9 +231,8 @@ def test_levels_of_another_type_are_converted_or_refused():
 def test_columns_that_are_not_needed_may_be_missing():
     r, rows = gaussian(), frame().head(3)
     np.testing.assert_allclose(r.predict(rows[["x"]], level="population"), r.predict(rows, level="population"))
-    for level in ("conditional", "marginal"):
-        with pytest.raises(DesignError, match="no column `g`"):
-            r.predict(rows[["x", "h"]], level=level)
+    with pytest.raises(DesignError, match="no column `g`"):
+        r.predict(rows[["x", "h"]])
 
 
 def test_training_rows_that_were_dropped_are_not_predicted():
