@@ -63,8 +63,8 @@ class Poisson(CountFamily):
         return y[:, 0, 0] == 0 if self.link is POSITIVE_IDENTITY else None
 
     def unbounded(self, y: Tensor) -> Tensor | None:
-        # The square root may be negative: the mean grows on both sides.
-        return None if self.link is SQRT else super().unbounded(y)
+        # The mean's square root may be negative, and grows on both sides; eta itself may not be.
+        return super().unbounded(y) if self.link is LOG else None
 
     def simulate(self, eta: Tensor, y: Tensor, phi: Dispersion) -> Tensor:
         return torch.poisson(self.link.inverse(eta))[:, 0]
