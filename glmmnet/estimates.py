@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -44,18 +42,21 @@ def fixed_names(fitted: Fitted) -> list[str]:
 def variance_components(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.DataFrame:
     """One row a variance; the interval is that of the standard deviation.
 
-    On the log scale; of random effects whose log standard deviation has a large error, on that of the variance.
+    On the log scale; of random effects whose log standard deviation has a large error see :func:`_near_zero`.
     """
     z = float(scipy.stats.norm.ppf(1 - alpha / 2))
     rows = []
     for k, (term, sigma) in enumerate(zip(fitted.joint.terms, fitted.params.sigma, strict=True)):
         for i, *_ in term.covariance.deviations(term.r):
             name = term.covariance.deviation_name(term.names, i)
+            effects = term.q * term.r / len(term.covariance.deviations(term.r))
             for c, label in enumerate(fitted.joint.effect_labels):
-                variance = float(sigma[c, i, i])
-                rows.append(_variance_row(term.group, name, label, variance, errors.of(k, c, i, i), z, term.q))
+                variance, error = float(sigma[c, i, i]), errors.of(k, c, i, i)
+                ends = _near_zero(variance, error, z, effects) if error > _NEAR_ZERO else _log_scale(variance, error, z)
+                rows.append((term.group, name, label, variance, variance**0.5, variance**0.5 * error, *ends, term.q))
     if fitted.joint.family.residual:
-        rows.append(_variance_row(RESIDUAL, "", "", fitted.params.phi, errors.of(-1, 0, 0, 0), z, None))
+        phi, error = fitted.params.phi, errors.of(-1, 0, 0, 0)
+        rows.append((RESIDUAL, "", "", phi, phi**0.5, phi**0.5 * error, *_log_scale(phi, error, z), None))
     columns = ["group", "term", "class", "variance", "sd", "se", "ci_low", "ci_high", "n_levels"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"n_levels": "Int64"})
@@ -73,18 +74,23 @@ def dispersion(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.Serie
     return pd.Series(values, name=fitted.joint.family.dispersion_name)
 
 
-def _variance_row(
-    group: str, term: str, class_: str, variance: float, se_log: float, z: float, levels: int | None
-) -> tuple[Any, ...]:
-    sd = variance**0.5
-    if levels is not None and se_log > _NEAR_ZERO:
-        # Its log likelihood has no curve that the log scale could follow: it falls on one side only.
-        low, high = np.sqrt(variance * np.clip([1 - 2 * z * se_log, 1 + 2 * z * se_log], 0.0, None))
-    else:
-        # A variance that the data say nothing about has an interval without end.
-        with np.errstate(over="ignore"):
-            low, high = sd * np.exp(-z * se_log), sd * np.exp(z * se_log)
-    return (group, term, class_, variance, sd, sd * se_log, low, high, levels)
+def _log_scale(variance: float, error: float, z: float) -> np.ndarray:
+    """Ends of the interval of a standard deviation, whose logarithm has the standard error `error`."""
+    # A variance that the data say nothing about has an interval without end.
+    with np.errstate(over="ignore"):
+        return np.asarray(variance**0.5 * np.exp([-z * error, z * error]))
+
+
+def _near_zero(variance: float, error: float, z: float, effects: float) -> np.ndarray:
+    """The same where the variance may be 0, cut there: on the scale of log(variance + v), v the noise of one effect.
+
+    Of balanced normal data that sum is a mean square, and its logarithm has the error (2 / effects)^(1/2) whatever the
+    variance is; the error at hand tells v. The likelihood has no curve there that log(variance) could follow: it falls
+    on one side only.
+    """
+    of_sum = (2.0 / effects) ** 0.5
+    ratio = max(2.0 * error / of_sum, 1.0)
+    return np.sqrt(variance * np.clip(1.0 + ratio * np.expm1([-z * of_sum, z * of_sum]), 0.0, None))
 
 
 def correlations(fitted: Fitted, errors: VarianceErrors, alpha: float) -> pd.DataFrame:

@@ -155,8 +155,8 @@ class GLMMNetResults:
         """Variance components, one row a variance: group, term, class, variance, sd, se, ci_low, ci_high, n_levels.
 
         `se` is that of `sd`, the 95 % interval is for `sd`: on the log scale, of random effects whose `se` is more than
-        half of `sd` on the scale of the variance, cut at 0. The last row is ``Residual`` where the family has one;
-        other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
+        half of `sd` near that of the profile likelihood (docs/method.md), cut at 0. The last row is ``Residual`` where
+        the family has one; other dispersions are in `dispersion`. A variance of 0 has no interval (NaN).
         """
         return estimates.variance_components(self.fitted, self._variance_errors, 0.05)
 

@@ -117,8 +117,7 @@ def test_intervals_of_small_variances_are_those_of_the_profile_likelihood():
     low, high = profile_ends(data["y"].to_numpy(), data["g"].to_numpy())
     # On the log scale they are .009 and 1.07.
     assert row["ci_low"] == low == 0
-    assert row["ci_high"] == pytest.approx(high, abs=0.05)
-    assert row["ci_high"] ** 2 == pytest.approx(row["variance"] + 1.959964 * 2 * row["sd"] * row["se"], rel=1e-6)
+    assert row["ci_high"] == pytest.approx(high, abs=0.015)
 
 
 def test_no_random_effects_give_empty_tables():
