@@ -18,26 +18,11 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.networks import NeuralBlock, NeuralPredictor
+from glmmnet.projection import Projection
 from glmmnet.typing import Sampler
 
 #: Draws that tell whether a row is cut off by its link, and standard deviations of its linear predictor that say so.
 _EDGE_DRAWS, _NEAR_EDGE = 100, 2.0
-
-
-@dataclass(frozen=True)
-class Projection:
-    """f's linear share in fixed columns whose variables sit inside an nn() block: it belongs to beta.
-
-    Attributes
-    ----------
-    columns : Tensor of int64, (k,)
-        Columns of X, the intercept first.
-    gamma : Tensor, (k, C)
-        Least-squares coefficients of f on them over the training rows; already part of beta.
-    """
-
-    columns: Tensor
-    gamma: Tensor
 
 
 @dataclass(frozen=True)

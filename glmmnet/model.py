@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from glmmnet.centring import Centring, centring
 from glmmnet.design import Design, DesignState, build_design
@@ -27,7 +27,6 @@ from glmmnet.em.loop import Problem, run
 from glmmnet.em.separation import beyond_response, separating_columns, separating_groups
 from glmmnet.em.state import EMState
 from glmmnet.errors import (
-    ConvergenceWarning,
     DataWarning,
     DesignError,
     FitError,
@@ -36,13 +35,15 @@ from glmmnet.errors import (
     as_mapping,
 )
 from glmmnet.families import Family, resolve, with_formulas
-from glmmnet.fitted import Fitted, Projection, inputs
+from glmmnet.fit_warnings import warn_if_cut_off, warn_if_no_estimate, warn_if_unfinished, warn_if_vanished
+from glmmnet.fitted import Fitted, inputs
 from glmmnet.fixed_errors import collinear_columns
 from glmmnet.formula import parse, with_part
 from glmmnet.gaussian import has_exact_posterior
-from glmmnet.joint import JointModel, Parameters
+from glmmnet.joint import JointModel
 from glmmnet.networks import NeuralPredictor, build_predictor
 from glmmnet.progress import interruptible, progress_bar
+from glmmnet.projection import project
 from glmmnet.results import GLMMNetResults
 from glmmnet.samplers import SAMPLERS
 from glmmnet.threads import seed_or_fresh, torch_session
@@ -230,10 +231,10 @@ class GLMMNet:
                     if interruption.requested:
                         break
             fitted = self._finish(problem, centred, config, last, seed)
-        if not _warn_if_no_estimate(fitted) and not interruption.requested:
-            _warn_if_unfinished(last, config)
-        _warn_if_vanished(fitted)
-        _warn_if_cut_off(fitted)
+        if not warn_if_no_estimate(fitted) and not interruption.requested:
+            warn_if_unfinished(last, config)
+        warn_if_vanished(fitted)
+        warn_if_cut_off(fitted)
         history = pd.DataFrame(rows)
         seconds = time.perf_counter() - began
         converged = last.converged and not fitted.separating and fitted.beyond is None
@@ -284,7 +285,7 @@ class GLMMNet:
             params = without_crawling(joint, params, f)
         projection = None
         if f is not None and config.orthogonalize == "auto":
-            params, f, projection = _project(self.design, joint, params, f)
+            params, f, projection = project(self.design, joint, params, f)
         working = floored(joint, params)
         draws = final_draws(joint, joint.fixed_eta(working, f), working, problem.sampler, config, last.step_size)
         if not bool(torch.isfinite(draws.b).all()):
@@ -309,56 +310,6 @@ class GLMMNet:
 
     def __repr__(self) -> str:
         return f"<GLMMNet {self.formula!r}, {self.family.name}, {self.design.n} rows>"
-
-
-def _warn_if_no_estimate(fitted: Fitted) -> bool:
-    """Whether the response is separated or means run away; a warning says it."""
-    if fitted.separating:
-        _warn(
-            f"The response is separated by {', '.join(fitted.separating)}: the likelihood rises for ever along "
-            "these coefficients or variances; the numbers are where the search stopped and mean nothing. Leave "
-            "them out or merge levels."
-        )
-    elif fitted.beyond is not None:
-        _warn(
-            "A fitted mean is {:.3g}, beyond every response, of which the nearest is {:.3g}: the likelihood is "
-            "flat in such means, and the numbers are no estimate. Look for a few responses that decide alone, and "
-            "leave columns out.".format(*fitted.beyond)
-        )
-    return bool(fitted.separating) or fitted.beyond is not None
-
-
-def _warn_if_unfinished(last: EMState, config: EMConfig) -> None:
-    if not last.converged:
-        _warn(
-            f"EM stopped after {last.iteration} iterations before its rule was met (distance "
-            f"from the maximum {last.change:.3f} standard errors, tol {config.tol:g}); raise max_iter or look at "
-            "results.plot.history()."
-        )
-
-
-def _warn_if_vanished(fitted: Fitted) -> None:
-    if fitted.vanished is not None:
-        part, family = fitted.vanished
-        columns = [name for name in fitted.joint.x_names if name.startswith(f"{part}:")]
-        _warn(
-            f"The part {part!r} is estimated as 0 in every row: {', '.join(columns)} have no estimate, their "
-            f"numbers are where the search stopped. The others are those of family={family!r}: write that instead."
-        )
-
-
-def _warn_if_cut_off(fitted: Fitted) -> None:
-    if fitted.cut_off:
-        _warn(
-            f"In {fitted.cut_off} rows only link={fitted.joint.family.link.name!r} itself keeps the linear predictor "
-            "above 0: a normal distribution of the random effects does not fit there, and neither variances nor "
-            "likelihood are to be trusted. Write another link, such as 'log'."
-        )
-
-
-def _warn(message: str) -> None:
-    """A ConvergenceWarning that points to the caller of :meth:`GLMMNet.fit`."""
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
 
 def _refuse_effects_of_rows(joint: JointModel) -> None:
@@ -394,32 +345,6 @@ def history_row(centred: Centring, state: EMState) -> dict[str, object]:
     elif joint.family.has_dispersion:
         row[joint.family.dispersion_name] = params.phi
     return row
-
-
-def _project(
-    design: Design, joint: JointModel, params: Parameters, f: Tensor
-) -> tuple[Parameters, Tensor, Projection | None]:
-    """Give f's linear share in columns whose variables all sit inside one nn() block to beta; eta is unchanged."""
-    variables = dict(zip(design.x_names, design.x_variables, strict=True))
-    inside = [
-        k
-        for k, name in enumerate(joint.x_names)
-        if (own := variables.get(name)) and any(set(own) <= set(block.variables) for block in design.neural)
-    ]
-    if joint.x_loading is not None and joint.f_loading is not None:
-        inside = [k for k in inside if bool((joint.x_loading[k] == joint.f_loading).all())]
-    if not inside:
-        return params, f, None
-    # Of several thresholds the first stands for the constant; they all move alike.
-    intercept = [] if joint.constant is None else [joint.x_names.index(joint.intercepts[0])]
-    columns = torch.tensor(intercept + inside)
-    x = joint.X[:, columns]
-    gamma = torch.linalg.lstsq(x, f, driver="gelsd").solution
-    beta = params.beta.clone()
-    if joint.constant is not None:
-        beta += joint.constant[:, None] * gamma[0]
-    beta[inside] += gamma[len(intercept) :]
-    return replace(params, beta=beta), f - x @ gamma, Projection(columns, gamma)
 
 
 def glmm(

@@ -24,9 +24,10 @@ from glmmnet.em.config import EMConfig
 from glmmnet.em.final import FinalDraws
 from glmmnet.errors import FitError, GLMMNetError, as_mapping
 from glmmnet.families import family_from_dict, family_to_dict
-from glmmnet.fitted import Fitted, Projection
+from glmmnet.fitted import Fitted
 from glmmnet.joint import JointModel, Parameters
 from glmmnet.networks import build_predictor
+from glmmnet.projection import Projection
 from glmmnet.samplers import SAMPLERS
 from glmmnet.typing import NeuralTerm, RandomTerm, Response, Sampler
 
