@@ -11,8 +11,8 @@ from glmmnet.joint import JointModel
 _FEW, _MANY, _ROW_DRAWS = 5, 200, 40_000
 #: Rows that cost as much as one effect (whitening takes time too).
 _WORK_AN_EFFECT = 5
-#: Averaged iterations that noise may ask for; how many times as many draws are taken at once instead; after which
-#: averaged iterations: before, a noise is not known, later, it is what little is left of a slow way.
+#: Averaged iterations that noise may ask for; how many times as many draws are taken at once instead; the averaged
+#: iterations after which that is decided: before, a noise is not known, and later EM's own pace is what holds it up.
 _PATIENT, _TIMES, _LOOKS = 64, 4, (8, 16, 32)
 
 
