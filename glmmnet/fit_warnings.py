@@ -50,9 +50,9 @@ def warn_if_vanished(fitted: Fitted) -> None:
 
 def warn_if_cut_off(fitted: Fitted) -> None:
     """A warning where a link alone keeps linear predictors from going on."""
-    if fitted.cut_off:
+    if rows := fitted.cut_off:
         _warn(
-            f"In {fitted.cut_off} rows only link={fitted.joint.family.link.name!r} itself keeps the linear predictor "
+            f"In {rows} rows only link={fitted.joint.family.link.name!r} itself keeps the linear predictor "
             "above 0: a normal distribution of the random effects does not fit there, and neither variances nor "
             "likelihood are to be trusted. Write another link, such as 'log'."
         )
